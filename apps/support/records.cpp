@@ -1,0 +1,77 @@
+#include "apps/support/records.h"
+
+#include "apps/support/build_info.h"
+
+namespace graingrad::apps {
+
+Json to_json(const StepRecord& record) {
+  Json seconds = Json::object();
+  for (std::size_t i = 0; i < kPhases; ++i) seconds[std::string(kPhaseNames[i])] = record.seconds.seconds[i];
+  return {
+      {"event", "step"},           {"step", record.step},
+      {"tokens", record.tokens},   {"loss", record.loss},
+      {"lr", record.lr},           {"grad_norm", record.grad_norm ? Json(*record.grad_norm) : Json(nullptr)},
+      {"skipped", record.skipped}, {"seconds", seconds}};
+}
+
+Json to_json(const FinalRecord& record) {
+  // Reading data is no part of the final record's split.
+  Json phases = Json::object();
+  for (const Phase phase :
+       {Phase::forward, Phase::backward, Phase::communicate, Phase::wait, Phase::update}) {
+    const auto i = static_cast<std::size_t>(phase);
+    const Spread& spread = record.phase_seconds[i];
+    phases[std::string(kPhaseNames[i])] = {{"min", spread.min},
+                                           {"median", spread.median},
+                                           {"max", spread.max},
+                                           {"slowest_rank", spread.slowest_rank}};
+  }
+  const PlanBytes& plan = record.plan_bytes;
+  const Quartiles& rate = record.tokens_per_second;
+  Json json = {
+      {"event", "final"},
+      {"program", record.program},
+      {"commit", commit()},
+      {"mesh",
+       {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}}},
+      {"threads", record.threads},
+      {"micro_batch", record.micro_batch},
+      {"global_batch", record.global_batch},
+      {"grains", record.grains},
+      {"order", record.order},
+      {"reduce", record.reduce},
+      {"steps", record.steps},
+      {"loss_first", record.loss_first},
+      {"loss", record.loss},
+      {"tokens_per_second", {{"median", rate.median}, {"q1", rate.q1}, {"q3", rate.q3}}},
+      {"phase_seconds", phases},
+      {"plan_bytes",
+       {{"parameters", plan.parameters},
+        {"gradients", plan.gradients},
+        {"state", plan.state},
+        {"activations", plan.activations},
+        {"communication", plan.communication},
+        {"peak", plan.peak}}},
+      {"used_bytes", record.used_bytes},
+      {"rss_bytes", record.rss_bytes},
+      {"base_rss_bytes", record.base_rss_bytes},
+      {"communication", {{"calls", record.communication_calls}, {"bytes", record.communication_bytes}}},
+      {"flops_per_step", record.flops_per_step},
+      {"gflops", record.gflops},
+      {"gemm_gflops", record.gemm_gflops},
+      {"work_per_thread", record.work_per_thread},
+      {"nodes", record.nodes},
+      {"parameters", record.parameters},
+      {"tensor_grains", record.tensor_grains},
+      {"layout", record.layout},
+      {"zero", record.zero},
+      {"isa", record.isa},
+      {"device", record.device},
+      {"seed", record.seed},
+      {"data", {{"path", record.data_path}, {"bytes", record.data_bytes}}},
+      {"hash", record.hash}};
+  for (const auto& [key, value] : record.extra.items()) json[key] = value;
+  return json;
+}
+
+}  // namespace graingrad::apps

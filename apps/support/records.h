@@ -1,0 +1,88 @@
+// The records that programs write: one shape everywhere, one JSON object a line.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "apps/support/phases.h"
+#include "apps/support/quartiles.h"
+
+namespace graingrad::apps {
+
+/// JSON that keeps the order in which members were added.
+using Json = nlohmann::ordered_json;
+
+/// One optimizer step.
+struct StepRecord {
+  std::int64_t step = 0;    ///< 1 for the first
+  std::int64_t tokens = 0;  ///< trained on so far, over all ranks
+  double loss = 0;          ///< mean over the global batch
+  double lr = 0;
+  std::optional<double> grad_norm;  ///< null where nothing computed it
+  bool skipped = false;
+  PhaseSeconds seconds;  ///< of rank 0, this step
+};
+
+/// What a Program's memory plan says, in bytes of one rank.
+struct PlanBytes {
+  std::int64_t parameters = 0;
+  std::int64_t gradients = 0;
+  std::int64_t state = 0;
+  std::int64_t activations = 0;
+  std::int64_t communication = 0;
+  std::int64_t peak = 0;
+};
+
+/// The outcome of a run. Members bear the names of the record's; a rank's bytes are rank 0's.
+struct FinalRecord {
+  std::string program;
+  std::int64_t data_ranks = 1;
+  std::int64_t tensor_ranks = 1;
+  std::int64_t pipeline_ranks = 1;
+  std::int64_t threads = 1;
+  std::int64_t micro_batch = 1;
+  std::int64_t global_batch = 1;
+  std::int64_t grains = 1;
+  std::string order = "grain_major";
+  std::string reduce = "tree";
+  std::int64_t steps = 0;
+  double loss_first = 0;
+  double loss = 0;
+  Quartiles
+      tokens_per_second;  ///< over the steps, all ranks together (samples, where a program has no tokens)
+  PhaseSpreads phase_seconds;  ///< over the ranks, of each rank's sum over the steps
+  PlanBytes plan_bytes;
+  std::int64_t used_bytes = 0;
+  std::int64_t rss_bytes = 0;
+  std::int64_t base_rss_bytes = 0;
+  std::int64_t communication_calls = 0;
+  std::int64_t communication_bytes = 0;
+  std::int64_t flops_per_step = 0;
+  double gflops = 0;
+  double gemm_gflops = 0;
+  std::vector<std::int64_t> work_per_thread;
+  std::int64_t nodes = 0;
+  std::int64_t parameters = 0;
+  std::int64_t tensor_grains = 1;
+  std::string layout = "data";
+  std::int64_t zero = 0;
+  std::string isa = "avx2";
+  std::string device = "cpu";
+  std::uint64_t seed = 1;
+  std::string data_path;
+  std::int64_t data_bytes = 0;
+  std::string hash;
+  /// What one program adds, after everything else ("w", "max_error").
+  Json extra = Json::object();
+};
+
+/// {"event":"step", ...}; "data" seconds included. A number that is not finite becomes null.
+Json to_json(const StepRecord& record);
+/// {"event":"final", ...}, with the commit that was built.
+Json to_json(const FinalRecord& record);
+
+}  // namespace graingrad::apps

@@ -1,0 +1,242 @@
+#include "apps/support/training.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+
+#include "apps/support/weight_hash.h"
+#include "value/compile.h"
+#include "value/ops/loss.h"
+#include "value/ops/matmul.h"
+
+namespace graingrad::apps {
+namespace {
+
+std::int64_t aligned_bytes(std::int64_t bytes) {
+  return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
+}
+
+std::vector<const Program*> all_programs(const Training& training) {
+  std::vector<const Program*> programs = training.programs;
+  programs.push_back(training.update);
+  return programs;
+}
+
+parallel::ReductionSpec reduction_spec(const Training& training) {
+  parallel::ReductionSpec spec;
+  spec.kind = training.reduce;
+  spec.count = training.store.gradient_elements();
+  spec.dtype = training.store.dtype();
+  spec.grains = training.shape.summation.grains;
+  spec.barrier = training.split_wait && training.shape.ranks > 1;
+  return spec;
+}
+
+std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20); }
+
+}  // namespace
+
+void TrainingFlags::declare(Cli& cli) {
+  cli.choice("--reduce", reduce, "how gradients are summed over ranks", {"tree", "allreduce", "gather-broadcast"});
+  cli.integer("--grains", grains, "data grains of the summation; 0: a default by model and batch", {0, 1 << 30});
+  cli.integer("--threads", threads, "threads a rank; 0: as many as the rank has CPUs", {0, 4096});
+  cli.choice("--schedule", schedule, "how a kernel's tiles are dealt to threads", {"static", "dynamic", "guided"});
+  cli.choice("--bind", bind, "CPU binding: widen Open MPI's default, respect the mask, or none",
+             {"auto", "respect", "none"});
+  cli.toggle("--no-split-wait", no_split_wait, "no barrier before the reduction: waiting counts as communicating");
+  cli.integer("--seed", seed, "seed of parameters and data", {0});
+  cli.text("--metrics", metrics, "write step records and the final one as JSON Lines", "FILE");
+  cli.toggle("--json", json, "print the final record alone on stdout");
+  cli.toggle("--dry-run", dry_run, "print the plan, parameters and flops, and leave; needs no MPI");
+  cli.integer("--world", world, "ranks to plan for in a dry run", {1, 1 << 20});
+}
+
+PlanBytes plan_bytes(const Training& training, int rank) {
+  const parallel::RankPlan plan = parallel::plan_step(training.shape, rank);
+  const std::vector<const Program*> programs = all_programs(training);
+  const WorkspacePlan workspace = plan_workspace(programs, training.store, training.team.threads);
+  PlanBytes bytes;
+  bytes.parameters = aligned_bytes(training.store.parameter_bytes());
+  bytes.gradients = plan.step.gradient_blocks * aligned_bytes(training.store.gradient_bytes());
+  bytes.state = aligned_bytes(training.store.state_bytes());
+  // The constants lie in the Programs, once; everything else once a worker.
+  bytes.activations =
+      training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
+  bytes.communication = aligned_bytes(
+      parallel::communication_bytes(reduction_spec(training), training.shape.ranks, rank));
+  bytes.peak = bytes.parameters + bytes.gradients + bytes.state + bytes.activations + bytes.communication;
+  return bytes;
+}
+
+std::pair<int, PlanBytes> fullest_rank(const Training& training) {
+  std::pair<int, PlanBytes> fullest{0, plan_bytes(training, 0)};
+  for (int rank = 1; rank < training.shape.ranks; ++rank)
+    if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak) fullest = {rank, bytes};
+  return fullest;
+}
+
+std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan) {
+  const std::int64_t block = aligned_bytes(training.store.gradient_bytes());
+  std::vector<std::string> lines;
+  const auto row = [&](std::string_view name, std::int64_t bytes, std::string_view note) {
+    lines.push_back(fmt::format("  {:<14} {:>16} {:>16}  {}", name, bytes, mebibytes(bytes), note));
+  };
+  lines.push_back(fmt::format("  {:<14} {:>16} {:>16}", "memory", "bytes", ""));
+  row("parameters", plan.parameters, "");
+  row("gradients", plan.gradients,
+      fmt::format("{} block(s) for {} grains", plan.gradients / std::max<std::int64_t>(block, 1),
+                  training.shape.summation.grains));
+  row("state", plan.state, "");
+  row("activations", plan.activations, fmt::format("{} worker(s), scratch included", training.shape.workers));
+  row("communication", plan.communication, parallel::name_of(training.reduce));
+  row("peak", plan.peak, "");
+  const std::int64_t fewer = std::max<std::int64_t>(training.shape.ranks, 2);
+  if (training.shape.summation.grains > fewer) {
+    Training less = training;
+    less.shape.summation.grains = fewer;
+    const std::int64_t saved = plan.peak - fullest_rank(less).second.peak;
+    if (saved > 0) lines.push_back(fmt::format("  --grains {} would save {}", fewer, mebibytes(saved)));
+  }
+  return lines;
+}
+
+void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
+  const std::int64_t needed = plan.peak * ranks_here;
+  if (needed <= available) return;
+  std::string advice = "use a smaller --micro-batch, --sequence or model";
+  const std::int64_t fewer = std::max<std::int64_t>(training.shape.ranks, 2);
+  if (training.shape.summation.grains > fewer) {
+    Training less = training;
+    less.shape.summation.grains = fewer;
+    if (const std::int64_t peak = fullest_rank(less).second.peak; peak < plan.peak)
+      advice = fmt::format("--grains {} would save {} a rank, or ", fewer, mebibytes(plan.peak - peak)) + advice;
+  }
+  throw LayoutError(fmt::format(
+      "{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, communication {}), the machine "
+      "has {} left; {}",
+      ranks_here, mebibytes(needed), mebibytes(plan.parameters), mebibytes(plan.gradients), mebibytes(plan.state),
+      mebibytes(plan.activations), mebibytes(plan.communication), mebibytes(available), advice));
+}
+
+Trainer::Trainer(const Training& training, parallel::Communicator& communicator, Load load)
+    : training_(training), communicator_(communicator), plan_(parallel::plan_step(training.shape, communicator.rank())) {
+  ParameterStore& store = training_.store;
+  store.allocate(plan_.step.gradient_blocks);
+  std::vector<Workspace*> workspaces;
+  for (int worker = 0; worker < training.shape.workers; ++worker) {
+    workspaces_.push_back(std::make_unique<Workspace>(all_programs(training), store, training.team));
+    workspaces.push_back(workspaces_.back().get());
+  }
+  reduction_ = parallel::make_reduction(reduction_spec(training), communicator);
+  work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
+  for (const int block : plan_.blocks) pieces_.push_back(store.gradients(block));
+  StepHooks hooks{std::move(load), [this] { return reduce(); }, [this] { decide(); }};
+  step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store, std::move(hooks));
+}
+
+void Trainer::set_register(std::string_view name, double number) {
+  for (const auto& workspace : workspaces_) workspace->set_register(name, number);
+}
+
+PhaseSeconds Trainer::step() {
+  const StepTimes times = step_->run();
+  PhaseSeconds seconds;
+  seconds[Phase::data] = times.data;
+  seconds[Phase::forward] = times.forward;
+  seconds[Phase::backward] = times.backward;
+  seconds[Phase::communicate] = times.communicate;
+  seconds[Phase::wait] = times.wait;
+  seconds[Phase::update] = times.update;
+  return seconds;
+}
+
+ExchangeTimes Trainer::reduce() {
+  const parallel::ReduceTimes times =
+      reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+  return {times.transfer, times.wait};
+}
+
+void Trainer::decide() {
+  const ParameterStore& store = training_.store;
+  const Slice loss = store.gradient("loss");
+  loss_sum_ = visit_floating(store.dtype(), [&](auto zero) {
+    return static_cast<double>(*reinterpret_cast<const decltype(zero)*>(store.gradients(0) + loss.offset));
+  });
+  if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
+  if (!all_finite(store, 0))
+    throw DivergenceError("the gradient of '" + first_not_finite(store, 0) + "' is not finite; use a smaller --lr");
+}
+
+std::int64_t Trainer::used_bytes() const {
+  std::int64_t used = training_.store.allocated_bytes() + static_cast<std::int64_t>(work_.bytes());
+  std::int64_t constants = 0;
+  for (const Program* program : all_programs(training_)) constants += aligned_bytes(program->plan.constants);
+  for (const auto& workspace : workspaces_) used += workspace->used_bytes();
+  return used + constants;
+}
+
+std::vector<std::int64_t> Trainer::work_per_thread() const {
+  std::vector<std::int64_t> work;
+  for (const auto& workspace : workspaces_)
+    for (const std::int64_t tiles : workspace->work_per_thread()) work.push_back(tiles);
+  return work;
+}
+
+std::string Trainer::hash() const {
+  std::vector<NamedBytes> parameters;
+  for (const ParameterDescription& p : training_.store.parameters()) {
+    const Slice slice = training_.store.parameter(p.name);
+    parameters.push_back({p.name, {training_.store.values() + slice.offset, static_cast<std::size_t>(slice.spec.bytes())}});
+  }
+  return weight_hash(std::move(parameters));
+}
+
+void print_split(const Output& out, const PhaseSpreads& phases) {
+  double all = 0;
+  for (const Spread& spread : phases) all += spread.median;
+  out.say("{:<12} {:>10} {:>10} {:>10} {:>7}  {}", "seconds", "min", "median", "max", "share", "slowest rank");
+  for (std::size_t i = 0; i < kPhases; ++i)
+    out.say("{:<12} {:>10.4f} {:>10.4f} {:>10.4f} {:>6.1f}%  {}", kPhaseNames[i], phases[i].min, phases[i].median,
+            phases[i].max, all > 0 ? 100 * phases[i].median / all : 0.0, phases[i].slowest_rank);
+}
+
+int ranks_on_this_node() {
+  return local_rank([](const char* name) -> const char* { return std::getenv(name); }).size;
+}
+
+double measure_gemm_gflops(const Program& program, const cpu::Team& team, int repeats) {
+  Graph graph;
+  std::vector<Value> products;
+  double flops = 0;
+  for (const Instruction& instruction : program.instructions) {
+    if (instruction.kernel == nullptr) continue;
+    const bool is_head = instruction.op == &ops::softmax_stats;
+    if (!is_head && instruction.op != &ops::linear && instruction.op != &ops::matmul &&
+        instruction.op != &ops::matmul_into)
+      continue;
+    const Spec* specs = &program.specs[instruction.first_operand];
+    const std::string name = std::to_string(products.size());
+    const Value a = graph.input(name + ".a", specs[0]), b = graph.input(name + ".b", specs[1]);
+    const Op& op = is_head ? ops::linear : instruction.op == &ops::matmul_into ? ops::matmul : *instruction.op;
+    products.push_back(graph.record(op, {a, b}, is_head ? Attributes{} : program.attributes[instruction.attributes]));
+    flops += instruction.cost.product_flops;
+  }
+  if (products.empty()) return 0;
+  ParameterStore nothing(DType::f32);
+  const Program alone = compile(graph, products, &nothing, cpu_backend());
+  Workspace workspace({&alone}, nothing, team);
+  workspace.poison(std::byte{0x3C});  // ordinary numbers: 0.0115 in f32
+  std::vector<double> rates;
+  for (int i = 0; i <= repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    workspace.run(alone, graingrad::Phase::forward);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (i > 0) rates.push_back(flops / seconds * 1e-9);
+  }
+  return quartiles(rates).median;
+}
+
+}  // namespace graingrad::apps

@@ -1,0 +1,108 @@
+// What the training programs share: their common flags, the memory plan, and a Step wired to a communicator.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apps/support/cli.h"
+#include "apps/support/metrics.h"
+#include "apps/support/phases.h"
+#include "apps/support/placement.h"
+#include "apps/support/records.h"
+#include "parallel/reduction.h"
+#include "parallel/step_plan.h"
+#include "value/step.h"
+
+namespace graingrad::apps {
+
+/// Flags that every training program takes.
+struct TrainingFlags {
+  std::string reduce = "tree";
+  std::int64_t threads = 0;
+  std::string schedule = "static";
+  std::string bind = "auto";
+  std::string metrics;
+  std::int64_t grains = 0;
+  std::int64_t seed = 1;
+  bool json = false;
+  bool dry_run = false;
+  bool no_split_wait = false;
+  std::int64_t world = 1;
+
+  void declare(Cli& cli);
+};
+
+/// A training run before it has memory. Programs must outlive it.
+struct Training {
+  ParameterStore& store;
+  /// The micro-batch's program, and the short tail's where there is one.
+  std::vector<const Program*> programs = {};
+  const Program* update = nullptr;
+  parallel::StepShape shape = {};
+  parallel::ReductionKind reduce = parallel::ReductionKind::tree;
+  bool split_wait = true;
+  /// Threads inside each worker's kernels.
+  cpu::Team team = {};
+};
+
+/// The bytes that rank `rank` will use: a pure function of the training, nothing is allocated.
+PlanBytes plan_bytes(const Training& training, int rank);
+/// The rank that needs most, and its bytes.
+std::pair<int, PlanBytes> fullest_rank(const Training& training);
+/// The plan as a table, with what smaller --grains would save; one line an entry.
+std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan);
+/// Throws LayoutError with the plan and the cheapest changes where `ranks_here` ranks of these bytes do not fit into
+/// the memory that the machine has left.
+void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available);
+
+/// A Step with its memory, its reduction and its counters.
+class Trainer {
+ public:
+  using Load = std::function<void(Workspace&, const Program&, std::int64_t micro_batch)>;
+
+  /// Takes all memory of the run. `load` fills a program's inputs. The store must declare the sum "loss".
+  Trainer(const Training& training, parallel::Communicator& communicator, Load load);
+
+  /// Sets a register in every workspace.
+  void set_register(std::string_view name, double number);
+  /// One optimizer step. Throws DivergenceError naming the first bad tensor before anything is updated.
+  PhaseSeconds step();
+  /// The sum "loss" of the last step, over the global batch.
+  double loss_sum() const { return loss_sum_; }
+
+  const Workspace& workspace() const { return *workspaces_[0]; }
+  /// Every byte of the plan that has been handed out to a kernel or a message.
+  std::int64_t used_bytes() const;
+  /// Tiles run by each thread of this rank.
+  std::vector<std::int64_t> work_per_thread() const;
+  /// XXH3-128 over the parameters.
+  std::string hash() const;
+
+ private:
+  ExchangeTimes reduce();
+  void decide();
+
+  Training training_;
+  parallel::Communicator& communicator_;
+  parallel::RankPlan plan_;
+  std::vector<std::unique_ptr<Workspace>> workspaces_;
+  std::unique_ptr<parallel::Reduction> reduction_;
+  AlignedBuffer work_;
+  std::vector<void*> pieces_;
+  std::optional<Step> step_;
+  double loss_sum_ = 0;
+};
+
+/// Prints where the time went: each phase's min, median and max over the ranks, its share, and the slowest rank.
+void print_split(const Output& out, const PhaseSpreads& phases);
+/// How many ranks this node runs.
+int ranks_on_this_node();
+
+/// The rate of this rank's matrix products alone, GFLOP/s: every product of `program` replayed on the same shapes with
+/// the same team, median of `repeats`.
+double measure_gemm_gflops(const Program& program, const cpu::Team& team, int repeats);
+
+}  // namespace graingrad::apps

@@ -1,0 +1,271 @@
+// Reductions on all ranks of the job against the tree on one rank, with ==; traffic against its prediction.
+#include "parallel/reduction.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "parallel/schedule.h"
+#include "parallel/tree_reduction.h"
+#include "tests/parallel/world.h"
+#include "value/error.h"
+
+namespace graingrad::parallel {
+namespace {
+
+// Element i of grain g: a pure function with many magnitudes, so that orders of addition differ in bits.
+template <class T>
+T element(std::int64_t grain, std::int64_t i) {
+  std::uint64_t x =
+      static_cast<std::uint64_t>(grain) * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(i) + 1;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  x ^= x >> 31;
+  const double unit = static_cast<double>(x >> 11) * 0x1p-53 - 0.5;
+  return static_cast<T>(std::ldexp(unit, static_cast<int>(x % 8)));
+}
+
+template <class T>
+std::vector<T> grain_block(std::int64_t grain, std::int64_t count) {
+  std::vector<T> block(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) block[static_cast<std::size_t>(i)] = element<T>(grain, i);
+  return block;
+}
+
+template <class T>
+void add_to(std::vector<T>& left, const std::vector<T>& right) {
+  for (std::size_t i = 0; i < left.size(); ++i) left[i] += right[i];
+}
+
+// The definition, written as it is read.
+template <class T>
+std::vector<T> tree_sum(std::int64_t first, std::int64_t last, std::int64_t count) {
+  if (last - first == 1) return grain_block<T>(first, count);
+  const std::int64_t m = (first + last) / 2;
+  auto sum = tree_sum<T>(first, m, count);
+  add_to(sum, tree_sum<T>(m, last, count));
+  return sum;
+}
+
+// The sabotage: the same grains, added from left to right.
+template <class T>
+std::vector<T> comb_sum(std::int64_t first, std::int64_t last, std::int64_t count) {
+  auto sum = grain_block<T>(first, count);
+  for (std::int64_t g = first + 1; g < last; ++g) add_to(sum, grain_block<T>(g, count));
+  return sum;
+}
+
+// What a rank does in a step: runs its schedule over its grains, then reduces. `separate` total or the first
+// piece.
+template <class T>
+std::vector<T> reduced(const ReductionSpec& spec, Communicator& comm, bool separate,
+                       Traffic* traffic = nullptr) {
+  const auto n = static_cast<std::size_t>(spec.count);
+  const Piece run = run_of(spec.grains, comm.size(), comm.rank());
+  const auto schedule = simulate(run.first, run.last, spec.grains, spec.grains);
+  std::vector<std::vector<T>> buffers(static_cast<std::size_t>(schedule.buffers), std::vector<T>(n));
+  for (const GrainAction& action : schedule.actions) {
+    auto& dst = buffers[static_cast<std::size_t>(action.dst)];
+    if (action.kind == GrainAction::Kind::accumulate) {
+      dst = grain_block<T>(action.grain, spec.count);
+    } else {
+      add_to(dst, buffers[static_cast<std::size_t>(action.src)]);
+    }
+  }
+  const auto reduction = make_reduction(spec, comm);
+  std::vector<void*> pieces;
+  for (const HeldPiece& held : schedule.pieces) {
+    pieces.push_back(buffers[static_cast<std::size_t>(held.buffer)].data());
+  }
+  // Guard bytes behind the work memory: exactly as much is used as was planned.
+  const auto planned = static_cast<std::size_t>(communication_bytes(spec, comm.size(), comm.rank()));
+  EXPECT_EQ(static_cast<std::int64_t>(planned), reduction->work_bytes());
+  std::vector<std::byte> work(planned + 64, std::byte{0x5A});
+  std::vector<T> total(n, T(-1));
+  void* const target = separate ? total.data() : pieces[0];
+  comm.reset_traffic();
+  const auto times = reduction->reduce(pieces, target, std::span(work).first(planned));
+  EXPECT_GE(times.transfer, 0);
+  EXPECT_EQ(spec.barrier, times.wait > 0);
+  EXPECT_EQ(comm.traffic(), expected_traffic(spec, comm.size(), comm.rank()));
+  for (std::size_t i = planned; i < work.size(); ++i)
+    EXPECT_EQ(work[i], std::byte{0x5A}) << "beyond the plan";
+  if (traffic != nullptr) *traffic = comm.traffic();
+  if (separate) return total;
+  const T* const first = static_cast<const T*>(target);
+  return std::vector<T>(first, first + n);
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+template <class T>
+ReductionSpec spec_of(ReductionKind kind, std::int64_t count, std::int64_t grains) {
+  ReductionSpec spec;
+  spec.kind = kind;
+  spec.count = count;
+  spec.dtype = dtype_of<T>;
+  spec.grains = grains;
+  return spec;
+}
+
+template <class T>
+class Reductions : public testing::Test {};
+using Floats = testing::Types<float, double>;
+TYPED_TEST_SUITE(Reductions, Floats);
+
+TYPED_TEST(Reductions, TreeHasTheSerialBits) {
+  using T = TypeParam;
+  Communicator& comm = test_world();
+  for (std::int64_t grains = comm.size(); grains <= 17; ++grains) {
+    for (const std::int64_t count : {0, 1, 5, 1000, 1031}) {
+      const auto expected = tree_sum<T>(0, grains, count);
+      auto spec = spec_of<T>(ReductionKind::tree, count, grains);
+      for (const std::int64_t small : {0, 4096}) {          // never small, and small where it is small
+        for (const std::int64_t limit : {1 << 20, 2048}) {  // one segment, and many
+          spec.small_block = small;
+          spec.work_limit = limit;
+          spec.barrier = limit == 2048;
+          EXPECT_TRUE(same_bits(reduced<T>(spec, comm, small == 0), expected))
+              << grains << " grains, " << count;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(Reductions, TreeHasTheSerialBitsForLargeBlocks) {
+  using T = TypeParam;
+  Communicator& comm = test_world();
+  for (const std::int64_t grains : {comm.size(), 8, 13}) {
+    const auto expected = tree_sum<T>(0, grains, 100003);
+    auto spec = spec_of<T>(ReductionKind::tree, 100003, grains);
+    EXPECT_TRUE(same_bits(reduced<T>(spec, comm, false), expected)) << grains;
+    spec.work_limit = 100000;
+    EXPECT_TRUE(same_bits(reduced<T>(spec, comm, true), expected)) << grains;
+  }
+}
+
+TYPED_TEST(Reductions, TreeIsNotTheLeftComb) {
+  // The data can tell orders apart: else the tests above would see nothing.
+  using T = TypeParam;
+  for (const std::int64_t grains : {4, 5, 8, 13}) {
+    const auto comb = comb_sum<T>(0, grains, 1000);
+    EXPECT_FALSE(same_bits(tree_sum<T>(0, grains, 1000), comb)) << grains;
+    if (grains < test_world().size()) continue;
+    EXPECT_FALSE(
+        same_bits(reduced<T>(spec_of<T>(ReductionKind::tree, 1000, grains), test_world(), true), comb));
+  }
+}
+
+TYPED_TEST(Reductions, TheOthersSumTheSameGrains) {
+  using T = TypeParam;
+  Communicator& comm = test_world();
+  for (const ReductionKind kind : {ReductionKind::allreduce, ReductionKind::gather_broadcast}) {
+    for (const std::int64_t grains : {comm.size(), 5, 8, 13}) {
+      for (const std::int64_t count : {0, 1, 1000, 1031}) {
+        auto spec = spec_of<T>(kind, count, grains);
+        spec.work_limit = count == 1031 ? 1000 : 1 << 20;
+        spec.barrier = count == 1000;
+        const auto got = reduced<T>(spec, comm, grains == 5);
+        const auto expected = tree_sum<T>(0, grains, count);
+        const double tolerance = sizeof(T) == 4 ? 2e-4 : 1e-12;
+        for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], tolerance);
+        // Every rank got the same bits.
+        auto from_root = got;
+        comm.broadcast(std::span<T>(from_root), 0, "test");
+        EXPECT_TRUE(same_bits(got, from_root));
+      }
+    }
+  }
+}
+
+TEST(ReductionTraffic, TheTreeHasNoCentre) {
+  // "A gather to rank 0 posing as a tree": what a rank receives stays its chunk of the others' pieces and the
+  // others' totals. With a power of two of ranks, that is what a ring all-reduce moves.
+  Communicator& comm = test_world();
+  const std::int64_t count = 100000, ranks = comm.size();
+  auto spec = spec_of<float>(ReductionKind::tree, count, 12);
+  Traffic tree, gather;
+  reduced<float>(spec, comm, true, &tree);
+  const Piece chunk = run_of(count, ranks, comm.rank());
+  const Piece run = run_of(12, ranks, comm.rank());
+  std::int64_t all_pieces = 0;
+  for (std::int64_t r = 0; r < ranks; ++r) {
+    const Piece other = run_of(12, ranks, r);
+    all_pieces += static_cast<std::int64_t>(pieces(other.first, other.last, 12).size());
+  }
+  const std::int64_t own = static_cast<std::int64_t>(pieces(run.first, run.last, 12).size());
+  const std::int64_t mine = (chunk.last - chunk.first) * 4;
+  EXPECT_LE(tree.received, (all_pieces - own) * mine + count * 4 - mine);
+  if (ranks == 2 || ranks == 4) {
+    EXPECT_EQ(tree.received, 2 * count * 4 * (ranks - 1) / ranks);
+    EXPECT_EQ(tree.sent, tree.received);
+  }
+  spec.kind = ReductionKind::gather_broadcast;
+  reduced<float>(spec, comm, true, &gather);
+  if (comm.rank() == 0) {
+    EXPECT_EQ(gather.received, count * 4 * (ranks - 1));
+  }
+}
+
+TEST(ReductionPlan, IsBoundedAndPureForAnyNumberOfRanks) {
+  for (const ReductionKind kind :
+       {ReductionKind::tree, ReductionKind::allreduce, ReductionKind::gather_broadcast}) {
+    auto spec = spec_of<float>(kind, 124'000'000, 1024);
+    for (const int ranks : {1, 2, 3, 7, 64, 1024}) {
+      std::int64_t sent = 0, received = 0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        EXPECT_LE(communication_bytes(spec, ranks, rank), spec.work_limit) << ranks;
+        if (ranks > 64 && rank >= 8) break;
+        const Traffic traffic = expected_traffic(spec, ranks, rank);
+        sent += traffic.sent;
+        received += traffic.received;
+      }
+      if (ranks <= 64) {
+        EXPECT_EQ(sent, received) << "what is sent arrives, " << ranks << " ranks";
+      }
+    }
+  }
+}
+
+TEST(ReductionErrors, AreNamed) {
+  Communicator& comm = test_world();
+  EXPECT_EQ(reduction_from_name("gather-broadcast"), ReductionKind::gather_broadcast);
+  EXPECT_THROW(reduction_from_name("ring"), UsageError);
+  auto spec = spec_of<float>(ReductionKind::tree, 100000, comm.size());
+  spec.grains = comm.size() - 1;
+  if (comm.size() > 1) {
+    EXPECT_THROW(make_reduction(spec, comm), LayoutError);
+  }
+  spec.grains = comm.size();
+  spec.dtype = DType::i32;
+  EXPECT_THROW(make_reduction(spec, comm), ShapeError);
+  spec.dtype = DType::f32;
+  const auto reduction = make_reduction(spec, comm);
+  std::vector<float> block(100000);
+  std::vector<void*> none, one{block.data()};
+  EXPECT_THROW(reduction->reduce(none, block.data(), {}), UsageError);
+  if (comm.size() > 1) {
+    EXPECT_THROW(reduction->reduce(one, block.data(), {}), UsageError);
+  }
+}
+
+TEST(AddElements, IsOneAdditionAnElementInEveryAlias) {
+  for (const std::int64_t n : {0, 1, 7, 8, 33}) {
+    const auto a = grain_block<float>(1, n), b = grain_block<float>(2, n);
+    auto expected = a;
+    add_to(expected, b);
+    std::vector<float> out(a.size()), left = a, right = b;
+    add_elements(out.data(), a.data(), b.data(), n, DType::f32);
+    add_elements(left.data(), left.data(), b.data(), n, DType::f32);
+    add_elements(right.data(), a.data(), right.data(), n, DType::f32);
+    EXPECT_TRUE(same_bits(out, expected) && same_bits(left, expected) && same_bits(right, expected));
+  }
+}
+
+}  // namespace
+}  // namespace graingrad::parallel

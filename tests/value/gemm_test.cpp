@@ -1,0 +1,270 @@
+// Products against a three-line chain of std::fma, with ==, whatever the shape, the order of tiles or the threads.
+#include "value/cpu/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "value/cpu/gemm_kernel.h"
+#include "value/error.h"
+
+namespace graingrad::cpu {
+namespace {
+
+enum class Order { forward, reverse, two_threads };
+
+template <class T>
+class GemmTest : public testing::Test {};
+using Types = testing::Types<float, double>;
+TYPED_TEST_SUITE(GemmTest, Types);
+
+struct Case {
+  std::int64_t m, n, k, batch = 1;
+  bool transpose_a = false, transpose_b = false, accumulate = false;
+  std::int64_t pad = 0;  // extra elements in each row, and before each operand
+};
+
+template <class T>
+std::vector<T> random_values(std::size_t n, std::mt19937_64& random) {
+  std::uniform_real_distribution<T> uniform(-1, 1);
+  std::vector<T> values(n);
+  for (T& x : values) x = uniform(random);
+  return values;
+}
+
+template <class T>
+std::vector<T> reference(const Gemm<T>& g, std::vector<T> c, std::int64_t offset) {
+  for (std::int64_t s = 0; s < g.batch; ++s)
+    for (std::int64_t i = 0; i < g.m; ++i)
+      for (std::int64_t j = 0; j < g.n; ++j) {
+        T& to = c[static_cast<std::size_t>(offset + s * g.stride_c + i * g.ldc + j)];
+        T sum = g.accumulate ? to : T(0);
+        for (std::int64_t l = 0; l < g.k; ++l)
+          sum = std::fma(g.a[s * g.stride_a + (g.transpose_a ? l * g.lda + i : i * g.lda + l)],
+                         g.b[s * g.stride_b + (g.transpose_b ? j * g.ldb + l : l * g.ldb + j)], sum);
+        to = sum;
+      }
+  return c;
+}
+
+// Scratch that holds NaN, so that a read of what was not written shows, with a guard behind it.
+template <class T>
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes)
+      : size_((bytes + sizeof(T) - 1) / sizeof(T)), values_(size_ + 64, std::numeric_limits<T>::quiet_NaN()) {}
+  void* data() { return values_.data(); }
+  bool guarded() const {
+    for (std::size_t i = size_; i < values_.size(); ++i)
+      if (!std::isnan(values_[i])) return false;
+    return true;
+  }
+
+ private:
+  std::size_t size_;
+  std::vector<T> values_;
+};
+
+template <class T>
+void run(const Gemm<T>& g, Order order) {
+  check(g);
+  Scratch<T> shared(gemm_shared_bytes(g)), one(gemm_thread_bytes(g)), two(gemm_thread_bytes(g));
+  for (int stage = 0; stage < gemm_stages(g); ++stage) {
+    const std::int64_t tiles = gemm_tiles(g, stage);
+    if (order == Order::forward) {
+      for (std::int64_t i = 0; i < tiles; ++i) gemm_tile(g, stage, i, shared.data(), one.data());
+    } else if (order == Order::reverse) {
+      for (std::int64_t i = tiles; i-- > 0;) gemm_tile(g, stage, i, shared.data(), one.data());
+    } else {
+      std::thread other([&] {
+        for (std::int64_t i = 1; i < tiles; i += 2) gemm_tile(g, stage, i, shared.data(), two.data());
+      });
+      for (std::int64_t i = 0; i < tiles; i += 2) gemm_tile(g, stage, i, shared.data(), one.data());
+      other.join();
+    }
+  }
+  EXPECT_TRUE(shared.guarded() && one.guarded() && two.guarded()) << "wrote behind its scratch";
+}
+
+template <class T>
+void expect_same_bits(const std::vector<T>& got, const std::vector<T>& want, const std::string& what) {
+  ASSERT_EQ(got.size(), want.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(std::bit_cast<BitsOf<T>>(got[i]), std::bit_cast<BitsOf<T>>(want[i]))
+        << what << " element " << i << ": " << got[i] << " and " << want[i];
+  }
+}
+
+template <class T>
+void expect_chain(const Case& t, Order order = Order::forward, unsigned seed = 1) {
+  std::mt19937_64 random(seed);
+  const std::int64_t rows_a = t.transpose_a ? t.k : t.m, cols_a = t.transpose_a ? t.m : t.k;
+  const std::int64_t rows_b = t.transpose_b ? t.n : t.k, cols_b = t.transpose_b ? t.k : t.n;
+  Gemm<T> g;
+  g.m = t.m, g.n = t.n, g.k = t.k, g.batch = t.batch;
+  g.lda = cols_a + t.pad, g.ldb = cols_b + t.pad, g.ldc = t.n + t.pad;
+  g.stride_a = rows_a * g.lda + t.pad, g.stride_b = rows_b * g.ldb + t.pad, g.stride_c = t.m * g.ldc + t.pad;
+  g.transpose_a = t.transpose_a, g.transpose_b = t.transpose_b, g.accumulate = t.accumulate;
+  const auto size = [&](std::int64_t stride) { return static_cast<std::size_t>(t.batch * stride + t.pad); };
+  const std::vector<T> a = random_values<T>(size(g.stride_a), random), b = random_values<T>(size(g.stride_b), random);
+  std::vector<T> c = random_values<T>(size(g.stride_c), random);
+  g.a = a.data() + t.pad, g.b = b.data() + t.pad, g.c = c.data() + t.pad;
+  const std::vector<T> want = reference(g, c, t.pad);
+  run(g, order);
+  expect_same_bits(c, want,
+                   std::to_string(t.m) + "x" + std::to_string(t.n) + "x" + std::to_string(t.k) + " batch " +
+                       std::to_string(t.batch) + (t.transpose_a ? " T" : " N") + (t.transpose_b ? "T" : "N") +
+                       (t.accumulate ? " +=" : "") + " pad " + std::to_string(t.pad));
+}
+
+// Every transpose and start, in each order of tiles.
+template <class T>
+void expect_chains(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t batch = 1, std::int64_t pad = 0) {
+  for (const Order order : {Order::forward, Order::reverse, Order::two_threads})
+    for (int bits = 0; bits < 8; ++bits)
+      expect_chain<T>({m, n, k, batch, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, pad}, order);
+}
+
+TYPED_TEST(GemmTest, SmallShapes) {
+  for (const std::int64_t m : {0, 1, 2, 5, 7, 13})
+    for (const std::int64_t n : {0, 1, 3, 4, 9, 17})
+      for (const std::int64_t k : {0, 1, 5, 8, 33}) expect_chains<TypeParam>(m, n, k);
+}
+
+TYPED_TEST(GemmTest, RegressionShapes) {
+  expect_chains<TypeParam>(100, 1, 5);
+  expect_chains<TypeParam>(5, 1, 100);
+  expect_chains<TypeParam>(1, 5, 100);
+  expect_chains<TypeParam>(1030, 2, 3);
+}
+
+TYPED_TEST(GemmTest, BlocksAndTheirEdges) {
+  expect_chains<TypeParam>(64, 64, 64);
+  expect_chains<TypeParam>(65, 300, 257);
+  expect_chains<TypeParam>(3, 500, 300, 1, 3);
+  expect_chains<TypeParam>(67, 129, 513, 1, 5);
+  expect_chains<TypeParam>(200, 133, 256);
+  expect_chains<TypeParam>(197, 211, 259, 1, 1);
+}
+
+// More k, columns and rows than one super-block holds, so that chains go on between stages.
+TYPED_TEST(GemmTest, SuperBlocks) {
+  expect_chain<TypeParam>({70, 70, 2050, 1, false, true, true}, Order::two_threads);
+  expect_chain<TypeParam>({70, 70, 3000, 1, true, false, false}, Order::reverse);
+  expect_chain<TypeParam>({70, 3000, 1030, 1, false, false, false}, Order::reverse);
+  expect_chain<TypeParam>({3000, 70, 1030, 1, false, true, true}, Order::two_threads);
+  expect_chain<TypeParam>({1300, 1290, 1030, 2, true, true, true, 1}, Order::two_threads);
+}
+
+TYPED_TEST(GemmTest, Batches) {
+  expect_chains<TypeParam>(17, 19, 23, 5, 2);
+  expect_chains<TypeParam>(66, 70, 65, 9);
+  expect_chains<TypeParam>(130, 140, 150, 2, 1);
+  expect_chains<TypeParam>(4, 2, 3, 6);
+}
+
+TYPED_TEST(GemmTest, RandomShapes) {
+  std::mt19937_64 random(7);
+  const auto draw = [&](std::int64_t high) { return std::uniform_int_distribution<std::int64_t>(1, high)(random); };
+  for (unsigned i = 0; i < 60; ++i) {
+    const Case t{draw(260), draw(260), draw(400), draw(10) == 1 ? draw(10) : 1, draw(2) == 1, draw(2) == 1,
+                 draw(2) == 1, draw(4) - 1};
+    expect_chain<TypeParam>(t, static_cast<Order>(draw(3) - 1), i);
+  }
+}
+
+// A chain of products of -0 started at an old -0 stays -0: padding in k would add +0 and lose the sign.
+TYPED_TEST(GemmTest, KeepsTheSignOfZero) {
+  for (const std::int64_t k : {0, 1, 7, 300}) {
+    for (const std::int64_t m : {3, 67, 200}) {
+      const std::int64_t n = 150;
+      const std::vector<TypeParam> a(static_cast<std::size_t>(m * k), TypeParam(-0.0));
+      const std::vector<TypeParam> b(static_cast<std::size_t>(n * k), TypeParam(1));
+      std::vector<TypeParam> c(static_cast<std::size_t>(m * n), TypeParam(-0.0));
+      Gemm<TypeParam> g{a.data(), b.data(), c.data(), m, n, k, k, n, n};
+      g.accumulate = true;
+      run(g, Order::forward);
+      for (const TypeParam x : c) ASSERT_TRUE(x == 0 && std::signbit(x)) << m << " " << k;
+    }
+  }
+}
+
+// Rows of a product are the same bits as the product of fewer rows: what decoding and row chunks rely on.
+TYPED_TEST(GemmTest, RowsDoNotKnowEachOther) {
+  std::mt19937_64 random(3);
+  const std::int64_t m = 150, n = 140, k = 290;
+  const auto a = random_values<TypeParam>(static_cast<std::size_t>(m * k), random);
+  const auto b = random_values<TypeParam>(static_cast<std::size_t>(n * k), random);
+  std::vector<TypeParam> whole(static_cast<std::size_t>(m * n)), parts(whole.size());
+  Gemm<TypeParam> g{a.data(), b.data(), whole.data(), m, n, k, k, k, n};
+  g.transpose_b = true;
+  run(g, Order::forward);
+  std::int64_t row = 0;
+  for (const std::int64_t rows : {1, 2, 64, 70, 13}) {
+    Gemm<TypeParam> part = g;
+    part.a += row * k, part.c = parts.data() + row * n, part.m = rows;
+    run(part, Order::forward);
+    row += rows;
+  }
+  ASSERT_EQ(row, m);
+  expect_same_bits(parts, whole, "rows in parts");
+}
+
+TYPED_TEST(GemmTest, BlockProduct) {
+  using T = TypeParam;
+  std::mt19937_64 random(5);
+  for (const std::int64_t m : {1, 6, 31, 64})
+    for (const std::int64_t n : {1, 16, 37, 64})
+      for (const std::int64_t k : {0, 1, 9, 64})
+        for (int bits = 0; bits < 8; ++bits) {
+          Gemm<T> g;
+          g.m = m, g.n = n, g.k = k, g.ldc = n;
+          g.transpose_a = (bits & 1) != 0, g.transpose_b = (bits & 2) != 0, g.accumulate = (bits & 4) != 0;
+          g.lda = g.transpose_a ? m : k, g.ldb = g.transpose_b ? k : n;
+          const auto a = random_values<T>(static_cast<std::size_t>(m * k), random);
+          const auto b = random_values<T>(static_cast<std::size_t>(n * k), random);
+          auto c = random_values<T>(static_cast<std::size_t>(m * n), random);
+          g.a = a.data(), g.b = b.data();
+          const auto want = reference(g, c, 0);
+          Scratch<T> scratch(block_product_bytes<T>(n, k));
+          block_product<T>(g.transpose_a ? MatrixView<T>{g.a, 1, m} : MatrixView<T>{g.a, k, 1},
+                           g.transpose_b ? MatrixView<T>{g.b, 1, k} : MatrixView<T>{g.b, n, 1}, c.data(), n, m, n, k,
+                           g.accumulate, static_cast<T*>(scratch.data()));
+          expect_same_bits(c, want, "block " + std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
+          EXPECT_TRUE(scratch.guarded());
+        }
+}
+
+TYPED_TEST(GemmTest, ScratchStaysSmall) {
+  for (const std::int64_t m : {256, 50257, 1024})
+    for (const std::int64_t n : {768, 50257})
+      for (const std::int64_t k : {256, 768, 50257}) {
+        Gemm<TypeParam> g;
+        g.m = m, g.n = n, g.k = k, g.lda = k, g.ldb = n, g.ldc = n;
+        EXPECT_LE(gemm_shared_bytes(g), std::size_t{9} << 20) << m << " " << n << " " << k;
+        EXPECT_LE(gemm_thread_bytes(g), std::size_t{2} << 20) << m << " " << n << " " << k;
+      }
+}
+
+TYPED_TEST(GemmTest, RefusesWhatItCannotMean) {
+  Gemm<TypeParam> g;
+  g.m = 2, g.n = 3, g.k = 4, g.lda = 4, g.ldb = 3, g.ldc = 3;
+  EXPECT_NO_THROW(check(g));
+  Gemm<TypeParam> grains = g, lead = g, negative = g;
+  grains.grains = 2;
+  EXPECT_THROW(check(grains), UsageError);
+  lead.lda = 3;
+  EXPECT_THROW(check(lead), UsageError);
+  negative.n = -1;
+  EXPECT_THROW(check(negative), UsageError);
+}
+
+}  // namespace
+}  // namespace graingrad::cpu

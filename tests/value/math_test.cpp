@@ -1,0 +1,263 @@
+// The functions of value/cpu/math.h against long double, on one element and on lanes, and the lane reductions.
+#include "value/cpu/math.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace graingrad::cpu {
+namespace {
+
+template <class T>
+class MathTest : public testing::Test {
+ protected:
+  using Limits = std::numeric_limits<T>;
+  static constexpr T kInfinity = Limits::infinity();
+  static constexpr T kNaN = Limits::quiet_NaN();
+  static constexpr bool kFloat = sizeof(T) == 4;
+
+  // The distance from `got` to `want` in units of the last place of `want`.
+  static long double ulps(T got, long double want) {
+    if (std::isnan(want)) return std::isnan(got) ? 0 : 1e9L;
+    if (static_cast<long double>(got) == want) return 0;
+    const T rounded = static_cast<T>(want);
+    if (std::isinf(rounded) || std::isinf(got)) return std::isinf(rounded) && got == rounded ? 0 : 1e9L;
+    int exponent;
+    std::frexp(want, &exponent);
+    const int last = std::max(exponent, Limits::min_exponent) - Limits::digits;
+    return std::abs(static_cast<long double>(got) - want) / std::ldexp(1.0L, last);
+  }
+
+  // The largest error of `f` over random arguments in [low, high]: even, or even in the exponent. Where the result
+  // rounds to the edge of infinity, both neighbours count as right.
+  template <class F, class Reference>
+  static long double worst(F f, Reference reference, T low, T high, bool logarithmic, int count = 200000) {
+    std::mt19937_64 random(11);
+    std::uniform_real_distribution<long double> uniform(0, 1);
+    long double worst = 0;
+    for (int i = 0; i < count; ++i) {
+      const long double u = uniform(random);
+      const T x = static_cast<T>(logarithmic ? std::exp(std::log(static_cast<long double>(low)) * (1 - u) +
+                                                        std::log(static_cast<long double>(high)) * u)
+                                             : low + (static_cast<long double>(high) - low) * u);
+      const long double want = reference(static_cast<long double>(x));
+      if (std::abs(want) > 0.999999L * static_cast<long double>(Limits::max())) continue;
+      worst = std::max(worst, ulps(f(x), want));
+    }
+    return worst;
+  }
+
+  // Arguments of every kind, a multiple of 16 of them.
+  static std::vector<T> arguments() {
+    std::vector<T> x = {T(0),          T(-0.0), T(1),         T(-1),          kInfinity,      -kInfinity,     kNaN,
+                        Limits::min(), T(0.5),  Limits::max(), Limits::lowest(), Limits::denorm_min(), T(88.7), T(-103),
+                        T(709.7),      T(-745)};
+    std::mt19937_64 random(2);
+    std::normal_distribution<T> normal(0, 20);
+    std::uniform_int_distribution<BitsOf<T>> bits;
+    while (x.size() < 4096) {
+      x.push_back(normal(random));
+      x.push_back(std::bit_cast<T>(bits(random)));
+    }
+    return x;
+  }
+};
+
+using Types = testing::Types<float, double>;
+TYPED_TEST_SUITE(MathTest, Types);
+
+template <class T>
+bool same(T a, T b) {
+  return std::isnan(a) ? std::isnan(b) : std::bit_cast<BitsOf<T>>(a) == std::bit_cast<BitsOf<T>>(b);
+}
+
+TYPED_TEST(MathTest, Exp) {
+  using T = TypeParam;
+  const auto f = [](T x) { return cpu::exp(x); };
+  const auto reference = [](long double x) { return std::exp(x); };
+  const T high = this->kFloat ? T(88.8) : T(709.9), low = this->kFloat ? T(-104.5) : T(-746);
+  EXPECT_LT(this->worst(f, reference, low, high, false), 1.1);
+  EXPECT_LT(this->worst(f, reference, T(-1), T(1), false), 1.0);
+  EXPECT_EQ(f(T(0)), T(1));
+  EXPECT_EQ(f(this->kInfinity), this->kInfinity);
+  EXPECT_EQ(f(high * 2), this->kInfinity);
+  EXPECT_TRUE(same(f(-this->kInfinity), T(0)));
+  EXPECT_TRUE(same(f(low * 2), T(0)));
+  EXPECT_TRUE(std::isnan(f(this->kNaN)));
+}
+
+TYPED_TEST(MathTest, Log) {
+  using T = TypeParam;
+  const auto f = [](T x) { return cpu::log(x); };
+  const auto reference = [](long double x) { return std::log(x); };
+  EXPECT_LT(this->worst(f, reference, std::numeric_limits<T>::denorm_min(), std::numeric_limits<T>::max(), true), 1.0);
+  EXPECT_LT(this->worst(f, reference, T(0.5), T(2), false), 1.0);
+  EXPECT_TRUE(same(f(T(1)), T(0)));
+  EXPECT_EQ(f(T(0)), -this->kInfinity);
+  EXPECT_EQ(f(T(-0.0)), -this->kInfinity);
+  EXPECT_EQ(f(this->kInfinity), this->kInfinity);
+  EXPECT_TRUE(std::isnan(f(T(-1))));
+  EXPECT_TRUE(std::isnan(f(-this->kInfinity)));
+  EXPECT_TRUE(std::isnan(f(this->kNaN)));
+}
+
+TYPED_TEST(MathTest, Tanh) {
+  using T = TypeParam;
+  const auto f = [](T x) { return cpu::tanh(x); };
+  const auto reference = [](long double x) { return std::tanh(x); };
+  EXPECT_LT(this->worst(f, reference, T(-12), T(12), false), 2.0);
+  EXPECT_LT(this->worst(f, reference, std::numeric_limits<T>::denorm_min(), T(30), true), 2.0);
+  EXPECT_EQ(f(this->kInfinity), T(1));
+  EXPECT_EQ(f(-this->kInfinity), T(-1));
+  EXPECT_TRUE(same(f(T(-0.0)), T(-0.0)));
+  EXPECT_TRUE(std::isnan(f(this->kNaN)));
+}
+
+TYPED_TEST(MathTest, Sigmoid) {
+  using T = TypeParam;
+  const auto f = [](T x) { return cpu::sigmoid(x); };
+  const auto reference = [](long double x) {
+    return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
+  };
+  EXPECT_LT(this->worst(f, reference, T(-110), T(60), false), 2.0);
+  EXPECT_LT(this->worst(f, reference, T(-2), T(2), false), 2.0);
+  EXPECT_EQ(f(T(0)), T(0.5));
+  EXPECT_EQ(f(this->kInfinity), T(1));
+  EXPECT_TRUE(same(f(-this->kInfinity), T(0)));
+  EXPECT_TRUE(std::isnan(f(this->kNaN)));
+}
+
+TYPED_TEST(MathTest, Rsqrt) {
+  using T = TypeParam;
+  const auto f = [](T x) { return cpu::rsqrt(x); };
+  const auto reference = [](long double x) { return 1 / std::sqrt(x); };
+  EXPECT_LT(this->worst(f, reference, std::numeric_limits<T>::denorm_min(), std::numeric_limits<T>::max(), true), 1.6);
+  EXPECT_EQ(f(T(4)), T(0.5));
+  EXPECT_EQ(f(T(0)), this->kInfinity);
+  EXPECT_TRUE(std::isnan(f(T(-1))));
+  // Lanes take the vector instruction, which Eigen would replace by an estimate if fast math were on.
+  for (T x = T(0.1); x < T(100); x += T(0.37)) {
+    const Lanes<T> y = cpu::rsqrt<T>(Lanes<T>(Lanes<T>::Constant(x)));
+    ASSERT_EQ(y[3], T(1) / std::sqrt(x));
+  }
+}
+
+TYPED_TEST(MathTest, Pow) {
+  using T = TypeParam;
+  for (const T y : {T(2), T(3), T(-1), T(0.5), T(-2), T(1.7), T(10.1), T(-0.3)}) {
+    const auto f = [y](T x) { return cpu::pow(x, y); };
+    const auto reference = [y](long double x) { return std::pow(x, static_cast<long double>(y)); };
+    EXPECT_LT(this->worst(f, reference, T(1e-5), T(1e5), true, 40000), 0.75) << y;
+    const T extreme = this->kFloat ? T(1e-38) : T(1e-300);
+    EXPECT_LT(this->worst(f, reference, extreme, 1 / extreme, true, 40000), 1.0) << y;
+  }
+  const auto powers = [](T x) { return cpu::pow(T(-1.25), std::trunc(x)); };
+  const auto reference = [](long double x) { return std::pow(-1.25L, std::trunc(x)); };
+  EXPECT_LT(this->worst(powers, reference, T(-300), T(300), false, 20000), 0.75);
+  for (int i = -50; i <= 50; ++i) {
+    ASSERT_EQ(cpu::pow(T(i), T(2)), T(i * i));
+    ASSERT_EQ(cpu::pow(T(i), T(3)), T(i * i * i));
+    ASSERT_EQ(cpu::pow(T(i * i), T(0.5)), T(std::abs(i)));
+    ASSERT_EQ(cpu::pow(T(i), T(1)), T(i));
+  }
+}
+
+// C's special values, from the C library itself.
+TYPED_TEST(MathTest, PowSpecialValues) {
+  using T = TypeParam;
+  const std::vector<T> values = {T(0),    T(-0.0), T(1),     T(-1),         T(2),           T(-2), T(3),
+                                 T(-3),   T(0.5),  T(-0.5),  T(1.5),        T(-1.5),        T(7),  this->kInfinity,
+                                 this->kNaN,       -this->kInfinity, T(1e10), T(-1e10), T(1e30), T(-1e30)};
+  for (const T x : values)
+    for (const T y : values) {
+      const T want = std::pow(x, y), got = cpu::pow(x, y);
+      const bool close = std::isfinite(want) && want != T(0) && this->ulps(got, want) <= 1;
+      EXPECT_TRUE(same(got, want) || close) << x << " ^ " << y << " = " << got << ", not " << want;
+    }
+}
+
+// Lanes and elements give the same bits, at every address.
+TYPED_TEST(MathTest, LanesAreElements) {
+  using T = TypeParam;
+  std::vector<T> x = this->arguments();
+  std::vector<T> shifted(x.size() + 3);
+  std::copy(x.begin(), x.end(), shifted.begin() + 3);
+  for (std::size_t i = 0; i + 16 <= x.size(); i += 16) {
+    for (const T* at : {x.data() + i, shifted.data() + 3 + i}) {
+      const Lanes<T> lanes = load(at);
+      const Lanes<T> e = cpu::exp(lanes), l = cpu::log(lanes), t = cpu::tanh(lanes), s = cpu::sigmoid(lanes);
+      const Lanes<T> r = cpu::rsqrt(lanes), p = cpu::pow(lanes, Lanes<T>(lanes.reverse()));
+      for (int j = 0; j < 16; ++j) {
+        const T y = lanes[j];
+        ASSERT_TRUE(same(e[j], cpu::exp(y))) << "exp " << y;
+        ASSERT_TRUE(same(l[j], cpu::log(y))) << "log " << y;
+        ASSERT_TRUE(same(t[j], cpu::tanh(y))) << "tanh " << y;
+        ASSERT_TRUE(same(s[j], cpu::sigmoid(y))) << "sigmoid " << y;
+        ASSERT_TRUE(same(r[j], cpu::rsqrt(y))) << "rsqrt " << y;
+        ASSERT_TRUE(same(p[j], cpu::pow(y, lanes[15 - j]))) << "pow " << y << " " << lanes[15 - j];
+      }
+    }
+  }
+}
+
+TYPED_TEST(MathTest, PartialLanes) {
+  using T = TypeParam;
+  std::vector<T> from(17), to(17, T(-1));
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = T(i + 1);
+  for (std::int64_t n = 0; n <= 16; ++n) {
+    const Lanes<T> x = load_partial(from.data(), n, T(9));
+    for (std::int64_t i = 0; i < 16; ++i) ASSERT_EQ(x[i], i < n ? T(i + 1) : T(9));
+    std::fill(to.begin(), to.end(), T(-1));
+    store_partial(to.data(), x, n);
+    for (std::int64_t i = 0; i < 17; ++i) ASSERT_EQ(to[static_cast<std::size_t>(i)], i < n ? T(i + 1) : T(-1));
+  }
+}
+
+// Sums follow the written order at every address: 16 running sums, then the lane tree.
+TYPED_TEST(MathTest, RowSumOrder) {
+  using T = TypeParam;
+  std::mt19937_64 random(3);
+  std::uniform_real_distribution<T> uniform(-1, 1);
+  for (const std::size_t n : {0, 1, 15, 16, 17, 100, 333}) {
+    for (const std::size_t offset : {0, 1, 5}) {
+      std::vector<T> x(n + offset);
+      for (T& v : x) v = uniform(random);
+      T lane[16] = {}, square[16] = {};
+      for (std::size_t i = 0; i < n; ++i) {
+        lane[i % 16] += x[offset + i];
+        square[i % 16] += x[offset + i] * x[offset + i];
+      }
+      for (std::size_t width = 8; width > 0; width /= 2)
+        for (std::size_t i = 0; i < width; ++i) lane[i] += lane[i + width], square[i] += square[i + width];
+      const auto count = static_cast<std::int64_t>(n);
+      ASSERT_TRUE(same(row_sum(x.data() + offset, count), lane[0])) << n;
+      ASSERT_TRUE(same(row_sum(x.data() + offset, count, [](const Lanes<T>& v) { return Lanes<T>(v * v); }), square[0]));
+    }
+  }
+}
+
+TYPED_TEST(MathTest, RowMax) {
+  using T = TypeParam;
+  EXPECT_EQ(row_max<T>(nullptr, 0), -this->kInfinity);
+  std::mt19937_64 random(4);
+  std::normal_distribution<T> normal(-5, 1);
+  for (const std::size_t n : {1, 15, 16, 33, 100}) {
+    std::vector<T> x(n);
+    for (T& v : x) v = normal(random);
+    const auto count = static_cast<std::int64_t>(n);
+    EXPECT_EQ(row_max(x.data(), count), *std::max_element(x.begin(), x.end()));
+    for (const std::size_t at : {std::size_t{0}, n / 2, n - 1}) {
+      std::vector<T> y = x;
+      y[at] = this->kNaN;
+      EXPECT_TRUE(std::isnan(row_max(y.data(), count))) << n << " " << at;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace graingrad::cpu

@@ -1,0 +1,79 @@
+// Backend: a table of kernels keyed by op. A kernel is a pure function of the call and the tile's index.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "value/op.h"
+
+namespace graingrad {
+
+/// Where a planned buffer lies. Each has a device; the CPU is the only one yet.
+enum class Space : std::uint8_t {
+  none,        ///< an optional output that nothing reads: a null pointer
+  slot,        ///< activations of one micro-batch in flight
+  scratch,     ///< working memory of one call, shared by all Programs of a Workspace
+  constants,   ///< numbers recorded in the graph
+  parameters,  ///< values of parameters
+  gradients,   ///< the current gradient block
+  state,       ///< persistent buffers
+  registers    ///< numbers that the host sets before a run
+};
+inline constexpr int kSpaces = 8;
+
+/// One execution of a node: resolved pointers, specs and attributes. An operand that is absent is null.
+struct Call {
+  std::span<const void* const> inputs;
+  std::span<void* const> outputs;
+  std::span<const Spec> input_specs;
+  std::span<const Spec> output_specs;
+  const Attributes* attributes = nullptr;
+  /// Kernel::shared_bytes of memory for the call, 64-byte aligned; null while only sizes are asked for.
+  void* shared = nullptr;
+
+  template <class T>
+  const T* in(std::size_t i) const {
+    return static_cast<const T*>(inputs[i]);
+  }
+  template <class T>
+  T* out(std::size_t i = 0) const {
+    return static_cast<T*>(outputs[i]);
+  }
+};
+
+/// How one op runs. A call is a sequence of stages; the tiles of a stage may run in any order on any threads, and all
+/// finish before the next stage begins. Neither the thread count nor the thread enters. Sizes and counts depend on
+/// specs and attributes only (pointers may be null when they are asked for).
+struct Kernel {
+  /// Runs tile `i` of `stage`; `scratch` is thread_bytes(call) of 64-byte aligned memory of the running thread.
+  void (*tile)(const Call& call, int stage, std::int64_t i, void* scratch) = nullptr;
+  /// Tiles of a stage; null: one.
+  std::int64_t (*tiles)(const Call& call, int stage) = nullptr;
+  /// Stages of a call; null: one.
+  int (*stages)(const Call& call) = nullptr;
+  std::size_t (*shared_bytes)(const Call& call) = nullptr;
+  std::size_t (*thread_bytes)(const Call& call) = nullptr;
+};
+
+/// Kernels by op. A backend registers each family with one explicit line.
+class Backend {
+ public:
+  explicit Backend(std::string name) : name_(std::move(name)) {}
+  void add(const Op& op, const Kernel& kernel) { kernels_[op.name] = kernel; }
+  /// The kernel of `op`; throws UsageError naming op and backend if there is none.
+  const Kernel& kernel(const Op& op) const;
+  const std::string& name() const { return name_; }
+
+ private:
+  std::string name_;
+  std::map<std::string_view, Kernel> kernels_;
+};
+
+/// The CPU backend: always there, and the oracle of every other one.
+const Backend& cpu_backend();
+
+}  // namespace graingrad

@@ -1,0 +1,97 @@
+// Sums and maxima over [outer, extent, inner]: a run of last dims in 16 lanes, any other index by index.
+#include "value/ops/reduce.h"
+
+#include "value/cpu/kernels.h"
+#include "value/cpu/lanes.h"
+#include "value/cpu/rows.h"
+
+namespace graingrad::cpu {
+namespace {
+
+// Columns that are summed together: their running results stay in the first-level cache.
+constexpr std::int64_t kColumns = 256;
+
+struct Extents {
+  explicit Extents(const Call& call)
+      : outer(call.attributes->integers[0]),
+        extent(call.attributes->integers[1]),
+        inner(call.attributes->integers[2]) {}
+
+  // Tiles cut the results and never the extent: a unit is one row, or one block of columns of one outer
+  // index.
+  std::int64_t blocks() const { return (inner + kColumns - 1) / kColumns; }
+  RowTiles units() const { return {outer * blocks(), extent * std::min(inner, kColumns)}; }
+
+  std::int64_t outer, extent, inner;
+};
+
+struct Sum {
+  template <class T>
+  static T row(const T* x, std::int64_t n) {
+    return row_sum(x, n);
+  }
+  template <class T>
+  static T start() {
+    return T(0);
+  }
+  template <class T>
+  static T combine(T a, T b) {
+    return a + b;
+  }
+};
+
+struct Max {
+  template <class T>
+  static T row(const T* x, std::int64_t n) {
+    return row_max(x, n);
+  }
+  template <class T>
+  static T start() {
+    return -std::numeric_limits<T>::infinity();
+  }
+  template <class T>
+  static T combine(T a, T b) {
+    return larger<Scalar<T>>(a, b);
+  }
+};
+
+template <class R, class T>
+void reduce_columns(const T* x, T* out, std::int64_t extent, std::int64_t stride, std::int64_t columns) {
+  T acc[kColumns];
+  std::fill_n(acc, columns, R::template start<T>());
+  for (std::int64_t e = 0; e < extent; ++e, x += stride) {
+    for (std::int64_t j = 0; j < columns; ++j) acc[j] = R::combine(acc[j], x[j]);
+  }
+  std::copy_n(acc, columns, out);
+}
+
+template <class R>
+void tile(const Call& call, int, std::int64_t i, void*) {
+  visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
+    const Extents e(call);
+    const T* x = call.in<T>(0);
+    T* out = call.out<T>();
+    e.units().visit_whole(i, [&](std::int64_t first, std::int64_t last) {
+      if (e.inner == 1) {
+        for (std::int64_t row = first; row < last; ++row) out[row] = R::row(x + row * e.extent, e.extent);
+        return;
+      }
+      for (std::int64_t unit = first; unit < last; ++unit) {
+        const std::int64_t outer = unit / e.blocks(), column = unit % e.blocks() * kColumns;
+        reduce_columns<R>(x + outer * e.extent * e.inner + column, out + outer * e.inner + column, e.extent,
+                          e.inner, std::min(kColumns, e.inner - column));
+      }
+    });
+  });
+}
+
+std::int64_t tiles(const Call& call, int) { return Extents(call).units().whole_row_count(); }
+
+}  // namespace
+
+void add_reduce(Backend& backend) {
+  backend.add(ops::sum, {.tile = tile<Sum>, .tiles = tiles});
+  backend.add(ops::max, {.tile = tile<Max>, .tiles = tiles});
+}
+
+}  // namespace graingrad::cpu

@@ -1,0 +1,38 @@
+// The one way graingrad takes large memory: 64-byte aligned bytes with an owner.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace graingrad {
+
+/// Every planned buffer starts at a multiple of this many bytes: a cache line, and the widest vector register.
+inline constexpr std::size_t kAlignment = 64;
+
+/// `bytes` rounded up to kAlignment.
+constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Owned, 64-byte aligned, uninitialised memory. Throws std::bad_alloc.
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(std::size_t bytes) : bytes_(aligned(bytes)) {
+    if (bytes_ == 0) return;
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes_)));
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  std::byte* data() const { return data_.get(); }
+  /// The bytes taken: a multiple of kAlignment.
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace graingrad

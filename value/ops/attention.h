@@ -1,0 +1,33 @@
+// Causal multi-head attention as one op: never a T x T tensor in memory.
+#pragma once
+
+#include "value/op.h"
+
+namespace graingrad {
+
+struct AttentionOptions {
+  /// T: rows of one sequence; the operand has B * T rows.
+  std::int64_t sequence = 0;
+  std::int64_t head_dim = 0;
+  /// Factor on q k^T; 0 means 1 / sqrt(head_dim).
+  double scale = 0;
+  /// Row t sees keys 0 ... t only.
+  bool causal = true;
+  /// Dropout on the attention weights. Its place is decided; only 0 is legal yet.
+  double dropout = 0;
+};
+
+/// qkv [B*T, heads * 3 * head_dim], head-major: head h's q, k, v lie at columns h*3*head_dim + {0, 1, 2} * head_dim.
+/// Returns [B*T, heads * head_dim]. The number of heads follows from the width. Keys are visited in blocks of 64 from
+/// the sequence's first position, in order, with a running max per block; masked keys do not enter.
+Value attention(Value qkv, const AttentionOptions& options);
+
+namespace ops {
+/// qkv -> out [B*T, heads * head_dim], lse [B * heads, T] (log-sum-exp of the scaled scores).
+/// attributes.integers: sequence, head_dim, causal; attributes.reals: scale, dropout.
+extern const Op attention;
+/// qkv, out, lse, cotangent of out -> cotangent of qkv. The same attributes.
+extern const Op attention_gradient;
+}  // namespace ops
+
+}  // namespace graingrad

@@ -1,0 +1,81 @@
+#include "value/ops/loss.h"
+
+#include "value/graph.h"
+#include "value/ops/matmul.h"
+#include "value/ops/reduce.h"
+
+namespace graingrad {
+namespace {
+
+std::vector<Spec> infer_stats(const OpCall& call) {
+  const Spec &x = call.inputs[0], &w = call.inputs[1], &targets = call.inputs[2];
+  if (x.dtype != w.dtype) throw ShapeError("dtypes differ; cast one");
+  if (!is_floating(x.dtype) || x.shape.rank() != 2 || w.shape.rank() != 2 || x.shape[1] != w.shape[1])
+    throw ShapeError("needs floating x [n, k] and w [v, k]");
+  if (w.shape[0] == 0) throw ShapeError("an empty vocabulary");
+  if (targets.dtype != DType::i32 || targets.shape != Shape{x.shape[0]}) throw ShapeError("targets must be i32 [n]");
+  const Spec row{x.dtype, {x.shape[0]}};
+  return {row, row, {x.dtype, {x.shape[0], w.shape[0]}}};
+}
+
+Cost cost_stats(const OpCall& call) {
+  const double rows = static_cast<double>(call.inputs[0].shape[0]), v = static_cast<double>(call.inputs[1].shape[0]);
+  return {2.0 * rows * v * static_cast<double>(call.inputs[0].shape[1]), 3.0 * rows * v};
+}
+
+void vjp_stats(Vjp& v) {
+  if (v.cotangents[2]) throw GraphError("softmax_stats: its logits have no derivative; record linear for that");
+  const Value x = v.input(0), w = v.input(1);
+  const auto zeros = [&] { return v.output(0) * 0.0; };
+  const Value d_lse = v.cotangents[0] ? *v.cotangents[0] : zeros();
+  const Value d_target = v.cotangents[1] ? *v.cotangents[1] : zeros();
+  const Value d_logits = v.graph.record(ops::softmax_stats_gradient,
+                                        {v.output(2), v.output(0), v.input(2), d_lse, d_target}, v.attributes);
+  if (v.needs(0)) v.set(0, matmul(d_logits, w));
+  if (v.needs(1)) v.set(1, matmul(d_logits, x, true, false));
+}
+
+std::vector<Spec> infer_gradient(const OpCall& call) { return {call.inputs[0]}; }
+Cost cost_gradient(const OpCall& call) { return {0, 3.0 * static_cast<double>(call.inputs[0].shape.size())}; }
+
+std::vector<Spec> infer_count(const OpCall& call) {
+  if (call.inputs[0].dtype != DType::i32) throw ShapeError("targets must be i32");
+  return {{static_cast<DType>(call.attributes.integers[2]), {}}};
+}
+void vjp_count(Vjp&) {}
+
+SoftmaxStats stats(Value x, Value w, Value targets, std::int64_t ignore_index) {
+  Graph& graph = x.graph();
+  const Value lse = graph.record(ops::softmax_stats, {x, w, targets},
+                                 {.integers = {ignore_index}, .reals = {}, .name = {}});
+  return {lse, graph.output(lse, 1)};
+}
+
+}  // namespace
+
+namespace ops {
+constinit const Op softmax_stats{.name = "softmax_stats", .signature = "n k, v k, n -> n, n, n v", .arity = 3,
+                                 .infer = infer_stats, .vjp = vjp_stats, .cost = cost_stats,
+                                 .optional_outputs = 1u << 2};
+constinit const Op softmax_stats_gradient{.name = "softmax_stats_gradient", .arity = 5, .infer = infer_gradient,
+                                          .cost = cost_gradient, .in_place = 0};
+constinit const Op count_targets{.name = "count_targets", .arity = 1, .infer = infer_count, .vjp = vjp_count};
+}  // namespace ops
+
+SoftmaxStats softmax_stats(Value x, Value w, Value targets) { return stats(x, w, targets, -1); }
+
+Value count_targets(Value targets, std::int64_t v, std::int64_t ignore_index, DType dtype) {
+  return targets.graph().record(ops::count_targets, {targets},
+                                {.integers = {v, ignore_index, static_cast<std::int64_t>(dtype)}, .reals = {}, .name = {}});
+}
+
+Value cross_entropy(Value x, Value w, Value targets, Reduction reduction, std::int64_t ignore_index) {
+  const SoftmaxStats s = stats(x, w, targets, ignore_index);
+  const Value loss = s.lse - s.target_logit;
+  if (reduction == Reduction::none) return loss;
+  const Value total = sum(loss);
+  if (reduction == Reduction::sum) return total;
+  return total / count_targets(targets, w.shape()[0], ignore_index, x.dtype());
+}
+
+}  // namespace graingrad

@@ -1,0 +1,38 @@
+// The head and its loss: softmax statistics of x W^T against targets, and the cross entropy made of them.
+#pragma once
+
+#include "value/op.h"
+
+namespace graingrad {
+
+enum class Reduction : std::uint8_t { none, sum, mean };
+
+/// What `softmax_stats` returns, one number a row.
+struct SoftmaxStats {
+  Value lse;           ///< [n]: log(sum(exp(logits)))
+  Value target_logit;  ///< [n]: the logit of the row's target; the row's lse where the target is ignored
+};
+
+/// x [n, k], w [v, k], targets i32 [n]: statistics of the logits x w^T. A target outside [0, v) is ignored: its row's
+/// target logit is its lse, so that its loss and its gradient are exactly 0.
+SoftmaxStats softmax_stats(Value x, Value w, Value targets);
+
+/// lse - target_logit: [n] (none), or its sum, or the sum divided by the number of targets inside [0, v) that differ
+/// from `ignore_index`. Rows whose target is `ignore_index`, or outside [0, v), contribute 0.
+Value cross_entropy(Value x, Value w, Value targets, Reduction reduction = Reduction::mean,
+                    std::int64_t ignore_index = -100);
+
+/// How many targets lie in [0, v) and differ from ignore_index, as a scalar of `dtype`.
+Value count_targets(Value targets, std::int64_t v, std::int64_t ignore_index, DType dtype);
+
+namespace ops {
+/// x, w, targets -> lse [n], target_logit [n], logits [n, v] (optional output). attributes.integers: ignore_index.
+extern const Op softmax_stats;
+/// logits [n, v], lse [n], targets [n], cotangents of lse [n] and of target_logit [n] -> cotangent of the logits.
+/// attributes.integers: ignore_index.
+extern const Op softmax_stats_gradient;
+/// targets [n] -> scalar. attributes.integers: v, ignore_index, dtype.
+extern const Op count_targets;
+}  // namespace ops
+
+}  // namespace graingrad
