@@ -47,7 +47,8 @@ double weighted_sum(std::span<const double> weights, std::span<const double> y) 
 
 }  // namespace
 
-CheckResult gradcheck(const CheckedFunction& f, std::span<const CheckInput> inputs, const CheckOptions& options) {
+CheckResult gradcheck(const CheckedFunction& f, std::span<const CheckInput> inputs,
+                      const CheckOptions& options) {
   Graph graph;
   const std::vector<Value> x = record_inputs(graph, inputs);
   const Value y = f(x);
@@ -109,7 +110,8 @@ CheckResult gradcheck_second(const CheckedFunction& f, std::span<const CheckInpu
     const std::span<const Value> x = all.first(inputs.size());
     const Value y = f(x);
     std::vector<Value> flat;
-    for (const Value& g : gradient(std::span(&y, 1), all.last(1), x)) flat.push_back(reshape(g, {g.shape().size()}));
+    for (const Value& g : gradient(std::span(&y, 1), all.last(1), x))
+      flat.push_back(reshape(g, {g.shape().size()}));
     return concat(flat, 0);
   };
   return gradcheck(derivative, with_cotangent, options);

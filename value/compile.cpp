@@ -80,7 +80,11 @@ class Emitter {
 
   void reserve_scratch(const Instruction& instruction, std::span<const Spec> specs) {
     const std::vector<const void*> inputs(instruction.inputs, nullptr);
-    const std::vector<void*> outputs(instruction.outputs, nullptr);
+    // Null means absent, also while only sizes are asked for; nothing is read or written through these.
+    std::vector<void*> outputs(instruction.outputs, nullptr);
+    for (std::uint32_t o = 0; o < instruction.outputs; ++o)
+      if (program_.operands[instruction.first_operand + instruction.inputs + o].space != Space::none)
+        outputs[o] = this;
     const Call call{inputs, outputs, specs.first(inputs.size()), specs.subspan(inputs.size()),
                     &program_.attributes[instruction.attributes], nullptr};
     const Kernel& kernel = *instruction.kernel;

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <sstream>
+#include <string_view>
 #include <vector>
 
 #include "value/graph.h"
@@ -9,13 +10,14 @@
 namespace graingrad {
 namespace {
 
-std::string quoted(const std::string& text) {
-  std::string result = "\"";
+// Text inside a quoted label: what Graphviz would read as syntax gets a backslash.
+std::string escaped(const std::string& text) {
+  std::string result;
   for (char c : text) {
-    if (c == '"' || c == '\\') result += '\\';
+    if (std::string_view("\"\\|{}<>").find(c) != std::string_view::npos) result += '\\';
     result += c;
   }
-  return result + "\"";
+  return result;
 }
 
 std::string label(const Graph& graph, NodeId id) {
@@ -24,14 +26,14 @@ std::string label(const Graph& graph, NodeId id) {
   text << op.name;
   if (op.holds_numbers && graph.spec({id, 0}).shape.size() == 1) text << ' ' << graph.numbers(id)[0];
   if (const std::string& name = graph.attributes(id).name; !name.empty()) text << ' ' << name;
-  std::string result = text.str();
+  std::string result = escaped(text.str());
   for (const Spec& spec : graph.output_specs(id)) result += "|" + spec.to_string();
   return result;
 }
 
 void write_nodes(std::ostringstream& out, const Graph& graph, const std::vector<NodeId>& ids, const char* indent) {
   for (const NodeId id : ids)
-    out << indent << 'n' << id << " [label=" << quoted(label(graph, id))
+    out << indent << 'n' << id << " [label=\"" << label(graph, id) << '"'
         << (graph.op(id).leaf ? ", style=filled" : "") << "];\n";
 }
 
@@ -56,7 +58,7 @@ std::string draw(std::span<const Value> outputs, const DrawOptions& options) {
         write_nodes(out, graph, ids, "  ");
         continue;
       }
-      out << "  subgraph cluster_" << cluster++ << " {\n    label=" << quoted(scope) << ";\n";
+      out << "  subgraph cluster_" << cluster++ << " {\n    label=\"" << escaped(scope) << "\";\n";
       write_nodes(out, graph, ids, "    ");
       out << "  }\n";
     }

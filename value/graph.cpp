@@ -110,6 +110,8 @@ Value Graph::append(const Op& op, std::span<const OutputRef> inputs, std::uint32
 }
 
 Value Graph::leaf(const Op& op, const Spec& spec, std::uint32_t attributes) {
+  if (spec.dtype == DType::bf16)
+    throw ShapeError(where() + std::string(op.name) + ": bf16 has no kernels yet; use f32");
   return append(op, {}, attributes, intern_specs({spec}), 1);
 }
 

@@ -15,6 +15,8 @@ void ParameterStore::add(const ParameterDescription& description) {
   if (description.dtype != dtype_)
     throw UsageError("parameter '" + description.name + "' is " + std::string(name_of(description.dtype)) +
                      ", its store " + std::string(name_of(dtype_)));
+  if (std::find(sums_.begin(), sums_.end(), description.name) != sums_.end())
+    throw UsageError("a sum of the gradient block is named '" + description.name + "' already");
   const Spec spec = description.spec();
   if (!value_slices_.try_emplace(description.name, Slice{value_elements_ * element_bytes(), spec}).second)
     throw UsageError("two parameters are named '" + description.name + "'");

@@ -1,5 +1,5 @@
-// A chain of 200,000 nodes, run under `ulimit -s 256`: nothing recurses over the graph, and nothing is quadratic (ctest's
-// timeout would end it). The seconds are printed, not judged.
+// A chain of 200,000 nodes, run under `ulimit -s 256`: nothing recurses over the graph, and nothing is
+// quadratic (ctest's timeout would end it). The seconds are printed, not judged.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -40,7 +40,8 @@ void run_chain(const Shape& shape, bool in_place, int nodes) {
   for (int i = 0; i < nodes / 2; ++i) y = tanh(y * factor);
   timer.lap("record");
   ASSERT_GE(graph->size(), static_cast<std::size_t>(nodes));
-  const Value cotangent = graph->tensor(shape, std::vector<double>(static_cast<std::size_t>(shape.size()), 1.0));
+  const Value cotangent =
+      graph->tensor(shape, std::vector<double>(static_cast<std::size_t>(shape.size()), 1.0));
   const std::vector<Value> g = gradient(std::span(&y, 1), std::span(&cotangent, 1), std::span(&x, 1));
   timer.lap("gradient");
   const std::string picture = draw(g);
@@ -52,7 +53,8 @@ void run_chain(const Shape& shape, bool in_place, int nodes) {
   const std::vector<Value> outputs{y, g[0]};
   auto program = std::make_unique<Program>(compile(*graph, outputs, store.get(), cpu_backend(), options));
   timer.lap("compile");
-  auto workspace = std::make_unique<Workspace>(std::vector<const Program*>{program.get()}, *store, cpu::Team{});
+  auto workspace =
+      std::make_unique<Workspace>(std::vector<const Program*>{program.get()}, *store, cpu::Team{});
   workspace->run(*program, Phase::forward);
   timer.lap("run");
   double expected = 0.5, slope = 1.0;
@@ -60,7 +62,8 @@ void run_chain(const Shape& shape, bool in_place, int nodes) {
     expected = std::tanh(expected * (1.0 - 1e-5));
     slope *= (1.0 - expected * expected) * (1.0 - 1e-5);
   }
-  for (const double number : workspace->output<double>(*program, 0)) EXPECT_NEAR(number, expected, 1e-9 * expected);
+  for (const double number : workspace->output<double>(*program, 0))
+    EXPECT_NEAR(number, expected, 1e-9 * expected);
   for (const double number : workspace->output<double>(*program, 1)) EXPECT_NEAR(number, slope, 1e-6 * slope);
   timer.lap("check");
   workspace.reset();

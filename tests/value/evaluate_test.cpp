@@ -3,13 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "value/compile.h"
 #include "value/graph.h"
 #include "value/ops/elementwise.h"
 #include "value/ops/layout.h"
 #include "value/ops/reduce.h"
 #include "value/parameter_store.h"
 #include "value/workspace.h"
-#include "value/compile.h"
 
 namespace graingrad {
 namespace {
@@ -38,10 +38,13 @@ TEST(Evaluate, TakesInputsRegistersAndParameters) {
   store.values_of<float>("p")[1] = 3;
   const Value x = graph.input("x", {DType::f32, {2}}), i = graph.input("i", {DType::i32, {2}});
   const Value y = (x + cast(i, DType::f32)) * graph.register_value("scale", DType::f32);
-  const EvaluateOptions options{
-      .inputs = {{"x", {1.5, 2.0}}, {"i", {7, -1}}}, .registers = {{"scale", 2.0}}, .store = &store, .threads = 2};
+  const EvaluateOptions options{.inputs = {{"x", {1.5, 2.0}}, {"i", {7, -1}}},
+                                .registers = {{"scale", 2.0}},
+                                .store = &store,
+                                .threads = 2};
   const auto result = evaluate({y, graph.parameter(p), i}, options);
-  EXPECT_THAT(result, ElementsAre(ElementsAre(17.0, 2.0), ElementsAre(double{0.1f}, 3.0), ElementsAre(7.0, -1.0)));
+  EXPECT_THAT(result,
+              ElementsAre(ElementsAre(17.0, 2.0), ElementsAre(double{0.1f}, 3.0), ElementsAre(7.0, -1.0)));
   EXPECT_THAT(evaluate({x}, options)[0], ElementsAre(1.5, 2.0));
   EXPECT_TRUE(evaluate(std::initializer_list<Value>{}).empty());
 }
@@ -56,7 +59,10 @@ TEST(Evaluate, SaysWhatIsMissing) {
   Graph graph;
   const Value x = graph.input("x", {DType::f32, {2}}), r = graph.register_value("lr", DType::f32);
   EXPECT_THAT(message_of([&] { evaluate({x * 2.0}); }), HasSubstr("'x'"));
-  EXPECT_THAT(message_of([&] { evaluate({x}, {.inputs = {{"x", {1.0}}}, .registers = {}}); }), HasSubstr("f32[2]"));
+  EXPECT_THAT(message_of([&] {
+                evaluate({x}, {.inputs = {{"x", {1.0}}}, .registers = {}});
+              }),
+              HasSubstr("f32[2]"));
   EXPECT_THAT(message_of([&] { evaluate({r * 2.0}); }), HasSubstr("'lr'"));
   const Value p = graph.parameter({.name = "p", .dims = {{2, "c"}}, .init = {}});
   EXPECT_THAT(message_of([&] { evaluate({p}); }), HasSubstr("'p'"));
@@ -65,7 +71,8 @@ TEST(Evaluate, SaysWhatIsMissing) {
   ParameterStore other(DType::f32);
   other.add({.name = "p", .dims = {{3, "c"}}, .init = {}});
   other.allocate(0);
-  EXPECT_THAT(message_of([&] { evaluate({p}, {.inputs = {}, .registers = {}, .store = &other}); }), HasSubstr("f32[3]"));
+  EXPECT_THAT(message_of([&] { evaluate({p}, {.inputs = {}, .registers = {}, .store = &other}); }),
+              HasSubstr("f32[3]"));
 }
 
 TEST(Item, RoundsToTheDType) {

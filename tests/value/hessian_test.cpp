@@ -42,7 +42,8 @@ TEST(Hessian, OfAQuadraticFormAndExponentials) {
   const auto hessian = evaluate(rows);
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j < n; ++j)
-      EXPECT_NEAR(hessian[i][j], a[i * n + j] + a[j * n + i] + (i == j ? std::exp(at[i]) : 0.0), 1e-9) << i << ", " << j;
+      EXPECT_NEAR(hessian[i][j], a[i * n + j] + a[j * n + i] + (i == j ? std::exp(at[i]) : 0.0), 1e-9)
+          << i << ", " << j;
 }
 
 }  // namespace

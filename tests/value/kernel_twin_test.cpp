@@ -1,5 +1,5 @@
-// Every f32 kernel against the same function composed of simpler ops, forward and backward, and against itself on other
-// threads and schedules.
+// Every f32 kernel against the same function composed of simpler ops, forward and backward, and against
+// itself on other threads and schedules.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -38,7 +38,8 @@ std::vector<Value> record(Graph& graph, const Twins& row, const CheckedFunction&
   Numbers numbers(7);
   std::vector<Value> x;
   for (const CheckInput& input : row.inputs)
-    x.push_back(graph.tensor(input.shape, numbers.vector(input.shape.size(), input.low, input.high), DType::f32));
+    x.push_back(
+        graph.tensor(input.shape, numbers.vector(input.shape.size(), input.low, input.high), DType::f32));
   const Value y = f(x);
   const Value cotangent = graph.tensor(y.shape(), numbers.vector(y.shape().size(), 0.5, 1.5), DType::f32);
   std::vector<Value> all{y};
@@ -49,7 +50,8 @@ std::vector<Value> record(Graph& graph, const Twins& row, const CheckedFunction&
 Value ids(Value like, std::int64_t n, std::int64_t v) {
   Numbers numbers(3);
   std::vector<double> list;
-  for (std::int64_t i = 0; i < n; ++i) list.push_back(static_cast<double>(numbers.below(static_cast<std::size_t>(v))));
+  for (std::int64_t i = 0; i < n; ++i)
+    list.push_back(static_cast<double>(numbers.below(static_cast<std::size_t>(v))));
   return like.graph().tensor({n}, list, DType::i32);
 }
 
@@ -107,25 +109,54 @@ std::vector<Twins> rows() {
   return {
       {"square", [](X x) { return square(x[0]); }, [](X x) { return x[0] * x[0]; }, square_inputs, 0},
       {"negate", [](X x) { return -x[0]; }, [](X x) { return x[0] * -1.0; }, square_inputs, 0},
-      {"subtract", [](X x) { return x[0] - x[1]; }, [](X x) { return x[0] + (-x[1]); }, {{{33, 70}}, {{70}}}, 0},
-      {"divide", [](X x) { return x[0] / x[1]; }, [](X x) { return x[0] * pow(x[1], -1.0); },
+      {"subtract",
+       [](X x) { return x[0] - x[1]; },
+       [](X x) { return x[0] + (-x[1]); },
+       {{{33, 70}}, {{70}}},
+       0},
+      {"divide",
+       [](X x) { return x[0] / x[1]; },
+       [](X x) { return x[0] * pow(x[1], -1.0); },
        {{{33, 70}}, {{33, 1}, 0.5, 2}}},
       {"power", [](X x) { return pow(x[0], 3.0); }, [](X x) { return x[0] * x[0] * x[0]; }, square_inputs},
       {"sqrt", [](X x) { return sqrt(x[0]); }, [](X x) { return pow(x[0], 0.5); }, {{{50, 61}, 0.1, 4}}},
-      {"log_of_exp", [](X x) { return log(exp(x[0])); }, [](X x) { return x[0] * 1.0; }, {{{50, 61}, 0.5, 4}}},
-      {"tanh", [](X x) { return tanh(x[0]); }, [](X x) { return 1.0 - 2.0 / (exp(x[0] * 2.0) + 1.0); }, {{{50, 61}, -3, 3}}},
+      {"log_of_exp",
+       [](X x) { return log(exp(x[0])); },
+       [](X x) { return x[0] * 1.0; },
+       {{{50, 61}, 0.5, 4}}},
+      {"tanh",
+       [](X x) { return tanh(x[0]); },
+       [](X x) { return 1.0 - 2.0 / (exp(x[0] * 2.0) + 1.0); },
+       {{{50, 61}, -3, 3}}},
       {"relu", [](X x) { return relu(x[0]); }, [](X x) { return x[0] * step(x[0]); }, square_inputs, 0},
-      {"mean", [](X x) { return mean(x[0], {1}); }, [](X x) { return sum(x[0], {1}) / 401.0; }, square_inputs, 0},
+      {"mean", [](X x) { return mean(x[0], {1}); }, [](X x) { return sum(x[0], {1}) / 401.0; }, square_inputs,
+       0},
       {"sum", [](X x) { return sum(x[0], {1}); },
-       [](X x) { return reshape(matmul(x[0], x[0].graph().tensor({401, 1}, std::vector<double>(401, 1.0), DType::f32)), {300}); },
+       [](X x) {
+         return reshape(
+             matmul(x[0], x[0].graph().tensor({401, 1}, std::vector<double>(401, 1.0), DType::f32)), {300});
+       },
        square_inputs},
       {"sum_rows", [](X x) { return sum(x[0], {0}); },
-       [](X x) { return reshape(matmul(x[0].graph().tensor({1, 300}, std::vector<double>(300, 1.0), DType::f32), x[0]), {401}); },
+       [](X x) {
+         return reshape(
+             matmul(x[0].graph().tensor({1, 300}, std::vector<double>(300, 1.0), DType::f32), x[0]), {401});
+       },
        square_inputs, 1e-5},
-      {"broadcast_to", [](X x) { return broadcast_to(x[0], {70, 90}); },
-       [](X x) { return x[0] + x[0].graph().tensor({70, 90}, std::vector<double>(6300, 0.0), DType::f32); }, {{{90}}}, 0},
-      {"transpose", [](X x) { return matmul(transpose(x[0]), x[1]); }, [](X x) { return matmul(x[0], x[1], true); },
-       {{{131, 70}}, {{131, 90}}}, 0},
+      {"broadcast_to",
+       [](X x) {
+         return broadcast_to(x[0], {70, 90});
+       },
+       [](X x) {
+         return x[0] + x[0].graph().tensor({70, 90}, std::vector<double>(6300, 0.0), DType::f32);
+       },
+       {{{90}}},
+       0},
+      {"transpose",
+       [](X x) { return matmul(transpose(x[0]), x[1]); },
+       [](X x) { return matmul(x[0], x[1], true); },
+       {{{131, 70}}, {{131, 90}}},
+       0},
       {"slice", [](X x) { return slice(x[0], 1, 30, 100); },
        [](X x) {
          std::vector<double> eye(401 * 70, 0.0);
@@ -133,29 +164,56 @@ std::vector<Twins> rows() {
          return matmul(x[0], x[0].graph().tensor({401, 70}, eye, DType::f32));
        },
        square_inputs, 0},
-      {"concat", [](X x) { return concat({x[0], x[1]}, 1); },
-       [](X x) { return pad(x[0], 1, 0, 120) + pad(x[1], 1, 50, 120); }, {{{33, 50}}, {{33, 70}}}, 0},
+      {"concat",
+       [](X x) {
+         return concat({x[0], x[1]}, 1);
+       },
+       [](X x) { return pad(x[0], 1, 0, 120) + pad(x[1], 1, 50, 120); },
+       {{{33, 50}}, {{33, 70}}},
+       0},
       {"matmul", [](X x) { return matmul(x[0], x[1]); },
-       [](X x) { return sum(reshape(x[0], {70, 131, 1}) * reshape(x[1], {1, 131, 90}), {1}); }, ab, 1e-5},
-      {"matmul_batched", [](X x) { return matmul(x[0], x[1]); },
+       [](X x) {
+         return sum(reshape(x[0], {70, 131, 1}) * reshape(x[1], {1, 131, 90}), {1});
+       },
+       ab, 1e-5},
+      {"matmul_batched",
+       [](X x) { return matmul(x[0], x[1]); },
        [](X x) {
          std::vector<Value> each;
          for (std::int64_t i = 0; i < 3; ++i)
-           each.push_back(matmul(reshape(slice(x[0], 0, i, i + 1), {20, 31}), reshape(slice(x[1], 0, i, i + 1), {31, 9})));
+           each.push_back(matmul(reshape(slice(x[0], 0, i, i + 1), {20, 31}),
+                                 reshape(slice(x[1], 0, i, i + 1), {31, 9})));
          return reshape(concat(each, 0), {3, 20, 9});
        },
-       {{{3, 20, 31}}, {{3, 31, 9}}}, 0},
-      {"linear", [](X x) { return linear(x[0], x[1]); }, [](X x) { return matmul(x[0], transpose(x[1])); },
-       {{{70, 131}}, {{90, 131}}}, 0},
+       {{{3, 20, 31}}, {{3, 31, 9}}},
+       0},
+      {"linear",
+       [](X x) { return linear(x[0], x[1]); },
+       [](X x) { return matmul(x[0], transpose(x[1])); },
+       {{{70, 131}}, {{90, 131}}},
+       0},
       {"softmax", [](X x) { return softmax(x[0]); }, [](X x) { return composed_softmax(x[0]); }, rows_37},
-      {"softmax_wide", [](X x) { return softmax(x[0]); }, [](X x) { return composed_softmax(x[0]); }, {{{5, 3001}, -3, 3}}},
-      {"log_softmax", [](X x) { return log_softmax(x[0]); }, [](X x) { return composed_log_softmax(x[0]); }, rows_37, 1e-5},
-      {"embedding", [](X x) { return embedding(x[0], ids(x[0], 300, 50)); },
-       [](X x) { return matmul(one_hot(x[0], 300, 50), x[0]); }, {{{50, 70}}}, 0},
-      {"cross_entropy", [](X x) { return cross_entropy(x[0], x[1], ids(x[0], 300, 77)); },
-       [](X x) { return composed_cross_entropy(x[0], x[1]); }, {{{300, 40}}, {{77, 40}}}, 1e-5},
-      {"softmax_stats", [](X x) { return softmax_stats(x[0], x[1], ids(x[0], 70, 90)).lse; },
-       [](X x) { return log(sum(exp(linear(x[0], x[1])), {1})); }, {{{70, 40}}, {{90, 40}}}, 1e-5},
+      {"softmax_wide",
+       [](X x) { return softmax(x[0]); },
+       [](X x) { return composed_softmax(x[0]); },
+       {{{5, 3001}, -3, 3}}},
+      {"log_softmax", [](X x) { return log_softmax(x[0]); }, [](X x) { return composed_log_softmax(x[0]); },
+       rows_37, 1e-5},
+      {"embedding",
+       [](X x) { return embedding(x[0], ids(x[0], 300, 50)); },
+       [](X x) { return matmul(one_hot(x[0], 300, 50), x[0]); },
+       {{{50, 70}}},
+       0},
+      {"cross_entropy",
+       [](X x) { return cross_entropy(x[0], x[1], ids(x[0], 300, 77)); },
+       [](X x) { return composed_cross_entropy(x[0], x[1]); },
+       {{{300, 40}}, {{77, 40}}},
+       1e-5},
+      {"softmax_stats",
+       [](X x) { return softmax_stats(x[0], x[1], ids(x[0], 70, 90)).lse; },
+       [](X x) { return log(sum(exp(linear(x[0], x[1])), {1})); },
+       {{{70, 40}}, {{90, 40}}},
+       1e-5},
       attention_twins("attention", 70, 16, true, {140, 96}),
       attention_twins("attention_long", 200, 8, true, {200, 24}),
       attention_twins("attention_wide", 65, 64, true, {65, 192}),
@@ -191,12 +249,15 @@ TEST_P(TwinTest, ThreadsAndSchedulesGiveTheSameBits) {
   const std::vector<Bytes> serial = replay(graph, outputs);
   for (const cpu::Schedule schedule : {cpu::Schedule::fixed, cpu::Schedule::dynamic, cpu::Schedule::guided})
     for (const int threads : {1, 2, 3})
-      EXPECT_EQ(replay(graph, outputs, {.team = {threads, schedule}, .compile = {}, .poison = std::byte{0xFF}}), serial)
+      EXPECT_EQ(
+          replay(graph, outputs, {.team = {threads, schedule}, .compile = {}, .poison = std::byte{0xFF}}),
+          serial)
           << threads << " threads, " << cpu::name_of(schedule);
 }
 
 }  // namespace
 
-INSTANTIATE_TEST_SUITE_P(Kernels, TwinTest, testing::ValuesIn(rows()), [](const auto& twins) { return twins.param.name; });
+INSTANTIATE_TEST_SUITE_P(Kernels, TwinTest, testing::ValuesIn(rows()),
+                         [](const auto& twins) { return twins.param.name; });
 
 }  // namespace graingrad

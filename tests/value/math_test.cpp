@@ -1,4 +1,5 @@
-// The functions of value/cpu/math.h against long double, on one element and on lanes, and the lane reductions.
+// The functions of value/cpu/math.h against long double, on one element and on lanes, and the lane
+// reductions.
 #include "value/cpu/math.h"
 
 #include <gtest/gtest.h>
@@ -33,8 +34,8 @@ class MathTest : public testing::Test {
     return std::abs(static_cast<long double>(got) - want) / std::ldexp(1.0L, last);
   }
 
-  // The largest error of `f` over random arguments in [low, high]: even, or even in the exponent. Where the result
-  // rounds to the edge of infinity, both neighbours count as right.
+  // The largest error of `f` over random arguments in [low, high]: even, or even in the exponent. Where the
+  // result rounds to the edge of infinity, both neighbours count as right.
   template <class F, class Reference>
   static long double worst(F f, Reference reference, T low, T high, bool logarithmic, int count = 200000) {
     std::mt19937_64 random(11);
@@ -54,9 +55,10 @@ class MathTest : public testing::Test {
 
   // Arguments of every kind, a multiple of 16 of them.
   static std::vector<T> arguments() {
-    std::vector<T> x = {T(0),          T(-0.0), T(1),         T(-1),          kInfinity,      -kInfinity,     kNaN,
-                        Limits::min(), T(0.5),  Limits::max(), Limits::lowest(), Limits::denorm_min(), T(88.7), T(-103),
-                        T(709.7),      T(-745)};
+    std::vector<T> x = {
+        T(0),    T(-0.0),       T(1),     T(-1),         kInfinity,        -kInfinity,
+        kNaN,    Limits::min(), T(0.5),   Limits::max(), Limits::lowest(), Limits::denorm_min(),
+        T(88.7), T(-103),       T(709.7), T(-745)};
     std::mt19937_64 random(2);
     std::normal_distribution<T> normal(0, 20);
     std::uniform_int_distribution<BitsOf<T>> bits;
@@ -95,7 +97,9 @@ TYPED_TEST(MathTest, Log) {
   using T = TypeParam;
   const auto f = [](T x) { return cpu::log(x); };
   const auto reference = [](long double x) { return std::log(x); };
-  EXPECT_LT(this->worst(f, reference, std::numeric_limits<T>::denorm_min(), std::numeric_limits<T>::max(), true), 1.0);
+  EXPECT_LT(
+      this->worst(f, reference, std::numeric_limits<T>::denorm_min(), std::numeric_limits<T>::max(), true),
+      1.0);
   EXPECT_LT(this->worst(f, reference, T(0.5), T(2), false), 1.0);
   EXPECT_TRUE(same(f(T(1)), T(0)));
   EXPECT_EQ(f(T(0)), -this->kInfinity);
@@ -136,7 +140,9 @@ TYPED_TEST(MathTest, Rsqrt) {
   using T = TypeParam;
   const auto f = [](T x) { return cpu::rsqrt(x); };
   const auto reference = [](long double x) { return 1 / std::sqrt(x); };
-  EXPECT_LT(this->worst(f, reference, std::numeric_limits<T>::denorm_min(), std::numeric_limits<T>::max(), true), 1.6);
+  EXPECT_LT(
+      this->worst(f, reference, std::numeric_limits<T>::denorm_min(), std::numeric_limits<T>::max(), true),
+      1.6);
   EXPECT_EQ(f(T(4)), T(0.5));
   EXPECT_EQ(f(T(0)), this->kInfinity);
   EXPECT_TRUE(std::isnan(f(T(-1))));
@@ -170,9 +176,10 @@ TYPED_TEST(MathTest, Pow) {
 // C's special values, from the C library itself.
 TYPED_TEST(MathTest, PowSpecialValues) {
   using T = TypeParam;
-  const std::vector<T> values = {T(0),    T(-0.0), T(1),     T(-1),         T(2),           T(-2), T(3),
-                                 T(-3),   T(0.5),  T(-0.5),  T(1.5),        T(-1.5),        T(7),  this->kInfinity,
-                                 this->kNaN,       -this->kInfinity, T(1e10), T(-1e10), T(1e30), T(-1e30)};
+  const std::vector<T> values = {
+      T(0),       T(-0.0),          T(1),    T(-1),    T(2),    T(-2),   T(3),
+      T(-3),      T(0.5),           T(-0.5), T(1.5),   T(-1.5), T(7),    this->kInfinity,
+      this->kNaN, -this->kInfinity, T(1e10), T(-1e10), T(1e30), T(-1e30)};
   for (const T x : values)
     for (const T y : values) {
       const T want = std::pow(x, y), got = cpu::pow(x, y);
@@ -185,8 +192,8 @@ TYPED_TEST(MathTest, PowSpecialValues) {
 TYPED_TEST(MathTest, LanesAreElements) {
   using T = TypeParam;
   std::vector<T> x = this->arguments();
-  std::vector<T> shifted(x.size() + 3);
-  std::copy(x.begin(), x.end(), shifted.begin() + 3);
+  std::vector<T> shifted(3);
+  shifted.insert(shifted.end(), x.begin(), x.end());
   for (std::size_t i = 0; i + 16 <= x.size(); i += 16) {
     for (const T* at : {x.data() + i, shifted.data() + 3 + i}) {
       const Lanes<T> lanes = load(at);
@@ -214,7 +221,8 @@ TYPED_TEST(MathTest, PartialLanes) {
     for (std::int64_t i = 0; i < 16; ++i) ASSERT_EQ(x[i], i < n ? T(i + 1) : T(9));
     std::fill(to.begin(), to.end(), T(-1));
     store_partial(to.data(), x, n);
-    for (std::int64_t i = 0; i < 17; ++i) ASSERT_EQ(to[static_cast<std::size_t>(i)], i < n ? T(i + 1) : T(-1));
+    for (std::int64_t i = 0; i < 17; ++i)
+      ASSERT_EQ(to[static_cast<std::size_t>(i)], i < n ? T(i + 1) : T(-1));
   }
 }
 
@@ -236,7 +244,8 @@ TYPED_TEST(MathTest, RowSumOrder) {
         for (std::size_t i = 0; i < width; ++i) lane[i] += lane[i + width], square[i] += square[i + width];
       const auto count = static_cast<std::int64_t>(n);
       ASSERT_TRUE(same(row_sum(x.data() + offset, count), lane[0])) << n;
-      ASSERT_TRUE(same(row_sum(x.data() + offset, count, [](const Lanes<T>& v) { return Lanes<T>(v * v); }), square[0]));
+      ASSERT_TRUE(same(row_sum(x.data() + offset, count, [](const Lanes<T>& v) { return Lanes<T>(v * v); }),
+                       square[0]));
     }
   }
 }

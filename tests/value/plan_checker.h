@@ -1,5 +1,6 @@
-// An independent check of a Program: runs it on symbols instead of numbers. Every word of memory holds a hash of what was
-// written there; every read must find what the graph says. It shares nothing with compile but the Program's layout.
+// An independent check of a Program: runs it on symbols instead of numbers. Every word of memory holds a hash
+// of what was written there; every read must find what the graph says. It shares nothing with compile but the
+// Program's layout.
 #pragma once
 
 #include <cstdint>
@@ -32,10 +33,12 @@ class PlanChecker {
     for (const auto& [name, operand] : program_.inputs) write(operand, operand.value);
     for (std::size_t i = 0; i < program_.instructions.size() && error_.empty(); ++i) {
       const Instruction& instruction = program_.instructions[i];
-      instruction.kernel == nullptr ? run_block(instruction) : run_call(instruction, static_cast<std::int64_t>(i));
+      instruction.kernel == nullptr ? run_block(instruction)
+                                    : run_call(instruction, static_cast<std::int64_t>(i));
       if (!error_.empty()) error_ = "instruction " + std::to_string(i) + ": " + error_;
     }
-    for (std::size_t o = 0; o < program_.outputs.size(); ++o) read(program_.outputs[o], program_.outputs[o].value);
+    for (std::size_t o = 0; o < program_.outputs.size(); ++o)
+      read(program_.outputs[o], program_.outputs[o].value);
     if (effects_) expect_effects();
     check_buffers();
     return error_;
@@ -60,13 +63,15 @@ class PlanChecker {
     if (error_.empty()) error_ = what;
   }
   std::string name(OutputRef ref) const {
-    return std::string(graph_.op(ref.node).name) + " #" + std::to_string(ref.node) + "." + std::to_string(ref.output);
+    return std::string(graph_.op(ref.node).name) + " #" + std::to_string(ref.node) + "." +
+           std::to_string(ref.output);
   }
 
   // What lies at an address: unwritten outside memory has a symbol of its own, unwritten arena has none.
   std::uint64_t& at(Space space, std::int64_t word) {
     const auto [it, fresh] = memory_.try_emplace(address(space, word), 0);
-    if (fresh && space != Space::slot && space != Space::constants) it->second = mix(kOutside, address(space, word));
+    if (fresh && space != Space::slot && space != Space::constants)
+      it->second = mix(kOutside, address(space, word));
     return it->second;
   }
 
@@ -84,27 +89,38 @@ class PlanChecker {
           expect_leaf(id, symbols);
         } else if (op.view_offset != nullptr) {
           const Spec& spec = graph_.spec(inputs[0]);
-          const std::int64_t first =
-              op.view_offset({std::span(&spec, 1), graph_.attributes(id)}) * static_cast<std::int64_t>(size_of(spec.dtype)) / 4;
+          const std::int64_t first = op.view_offset({std::span(&spec, 1), graph_.attributes(id)}) *
+                                     static_cast<std::int64_t>(size_of(spec.dtype)) / 4;
           const Words& source = expected_[key(inputs[0])];
-          for (std::size_t w = 0; w < symbols.size(); ++w) symbols[w] = source[w + static_cast<std::size_t>(first)];
+          for (std::size_t w = 0; w < symbols.size(); ++w)
+            symbols[w] = source[w + static_cast<std::size_t>(first)];
         } else if (op.elementwise != Elementwise::none && graph_.spec(ref).shape.rank() == 0) {
           const Words &a = expected_[key(inputs[0])], &b = expected_[key(inputs[inputs.size() - 1])];
-          for (std::size_t w = 0; w < symbols.size(); ++w) symbols[w] = scalar(static_cast<std::uint32_t>(op.elementwise), a[w], b[w]);
+          for (std::size_t w = 0; w < symbols.size(); ++w)
+            symbols[w] = scalar(static_cast<std::uint32_t>(op.elementwise), a[w], b[w]);
         }
       }
     }
   }
 
-  static std::uint64_t scalar(std::uint32_t code, std::uint64_t a, std::uint64_t b) { return mix(mix(code + 100, a), b); }
+  static std::uint64_t scalar(std::uint32_t code, std::uint64_t a, std::uint64_t b) {
+    return mix(mix(code + 100, a), b);
+  }
 
   Slice slice_of(const Op& op, const Attributes& attributes, Space& space) const {
-    const bool to_parameter = &op == &ops::parameter ||
-                              (&op == &ops::assign && attributes.integers[0] == static_cast<std::int64_t>(ops::AssignTarget::to_parameter));
+    const bool to_parameter =
+        &op == &ops::parameter ||
+        (&op == &ops::assign &&
+         attributes.integers[0] == static_cast<std::int64_t>(ops::AssignTarget::to_parameter));
     const bool to_state = &op == &ops::state || (&op == &ops::assign && !to_parameter);
-    space = to_parameter ? Space::parameters : to_state ? Space::state : &op == &ops::register_value ? Space::registers : Space::gradients;
-    return to_parameter ? store_.parameter(attributes.name) : to_state ? store_.state(attributes.name)
-           : &op == &ops::register_value ? store_.register_value(attributes.name) : store_.gradient(attributes.name);
+    space = to_parameter                  ? Space::parameters
+            : to_state                    ? Space::state
+            : &op == &ops::register_value ? Space::registers
+                                          : Space::gradients;
+    return to_parameter                  ? store_.parameter(attributes.name)
+           : to_state                    ? store_.state(attributes.name)
+           : &op == &ops::register_value ? store_.register_value(attributes.name)
+                                         : store_.gradient(attributes.name);
   }
 
   void expect_leaf(NodeId id, Words& symbols) {
@@ -116,9 +132,12 @@ class PlanChecker {
         std::uint32_t bits[2];
         const auto put = [&](auto x) {
           std::memcpy(bits, &x, sizeof x);
-          for (std::size_t w = 0; w < sizeof x / 4; ++w) symbols[i * sizeof x / 4 + w] = mix(kConstant, bits[w]);
+          for (std::size_t w = 0; w < sizeof x / 4; ++w)
+            symbols[i * sizeof x / 4 + w] = mix(kConstant, bits[w]);
         };
-        dtype == DType::f64 ? put(numbers[i]) : dtype == DType::f32 ? put(static_cast<float>(numbers[i])) : put(static_cast<std::int32_t>(numbers[i]));
+        dtype == DType::f64   ? put(numbers[i])
+        : dtype == DType::f32 ? put(static_cast<float>(numbers[i]))
+                              : put(static_cast<std::int32_t>(numbers[i]));
       }
     } else if (&op != &ops::input) {
       Space space;
@@ -164,9 +183,13 @@ class PlanChecker {
       if (inputs[o].space == Space::none) continue;
       for (std::uint32_t k = 0; k < o; ++k) {
         if (inputs[k].space == Space::none || !overlap(o, k)) continue;
-        const bool may = k < call.inputs && (call.op->elementwise != Elementwise::none || static_cast<int>(k) == call.op->in_place);
-        const bool same = inputs[k].offset == inputs[o].offset && program_.specs[call.first_operand + k] == program_.specs[call.first_operand + o];
-        if (!may || !same) return fail("output " + std::to_string(o - call.inputs) + " of " + name({call.node, 0}) + " overlaps operand " + std::to_string(k));
+        const bool may = k < call.inputs && (call.op->elementwise != Elementwise::none ||
+                                             static_cast<int>(k) == call.op->in_place);
+        const bool same = inputs[k].offset == inputs[o].offset &&
+                          program_.specs[call.first_operand + k] == program_.specs[call.first_operand + o];
+        if (!may || !same)
+          return fail("output " + std::to_string(o - call.inputs) + " of " + name({call.node, 0}) +
+                      " overlaps operand " + std::to_string(k));
       }
       inside_a_live_buffer(inputs[o], bytes(o), i);
     }
@@ -187,7 +210,9 @@ class PlanChecker {
   void inside_a_live_buffer(const Operand& operand, std::int64_t bytes, std::int64_t i) {
     if (operand.space != Space::slot || bytes == 0) return;
     for (const PlannedBuffer& b : program_.buffers)
-      if (b.offset <= operand.offset && operand.offset + bytes <= b.offset + b.bytes && b.first <= i && i <= b.last) return;
+      if (b.offset <= operand.offset && operand.offset + bytes <= b.offset + b.bytes && b.first <= i &&
+          i <= b.last)
+        return;
     fail(name(operand.value) + " lies in no buffer that is alive");
   }
 
@@ -230,10 +255,12 @@ class PlanChecker {
       const auto space = static_cast<Space>(a >> 56);
       if (space != Space::parameters && space != Space::gradients && space != Space::state) continue;
       const auto it = outside.find(a);
-      if (symbol != (it == outside.end() ? mix(kOutside, a) : it->second)) fail("an effect left something else");
+      if (symbol != (it == outside.end() ? mix(kOutside, a) : it->second))
+        fail("an effect left something else");
     }
     for (const auto& [a, symbol] : outside)
-      if (const auto it = memory_.find(a); it == memory_.end() || it->second != symbol) fail("an effect did not happen");
+      if (const auto it = memory_.find(a); it == memory_.end() || it->second != symbol)
+        fail("an effect did not happen");
   }
 
   void check_buffers() {
@@ -242,8 +269,8 @@ class PlanChecker {
       if (all[i].offset % static_cast<std::int64_t>(kAlignment) != 0) fail("a buffer is not aligned");
       if (all[i].offset + all[i].bytes > program_.plan.slot) fail("a buffer ends behind the slot");
       for (std::size_t j = 0; j < i; ++j)
-        if (all[i].first <= all[j].last && all[j].first <= all[i].last && all[i].offset < all[j].offset + all[j].bytes &&
-            all[j].offset < all[i].offset + all[i].bytes)
+        if (all[i].first <= all[j].last && all[j].first <= all[i].last &&
+            all[i].offset < all[j].offset + all[j].bytes && all[j].offset < all[i].offset + all[i].bytes)
           fail("two live buffers overlap");
     }
   }

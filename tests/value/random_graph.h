@@ -1,9 +1,9 @@
 // Random graphs of tensors and scalars with views, dying operands, parameters, sinks and assignments.
 #pragma once
 
-#include <string>
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "tests/value/replay.h"
@@ -17,7 +17,8 @@
 namespace graingrad {
 
 struct RandomGraph {
-  RandomGraph(std::uint64_t seed, int nodes) : random(seed), dtype(seed % 2 == 0 ? DType::f32 : DType::f64), store(dtype) {
+  RandomGraph(std::uint64_t seed, int nodes)
+      : random(seed), dtype(seed % 2 == 0 ? DType::f32 : DType::f64), store(dtype) {
     for (const char* name : {"w", "b", "s"}) {
       ParameterDescription p{.name = name, .dims = {}, .init = {}, .dtype = dtype};
       if (*name != 's') p.dims = {{*name == 'w' ? 4 : 1, "out"}, {4, "in"}};
@@ -62,7 +63,7 @@ struct RandomGraph {
       workspace.run(program, Phase::backward);
     }
     used_bytes = workspace.used_bytes();
-    planned_bytes = workspace.plan().total();
+    planned_bytes = workspace.plan().total() - workspace.plan().constants;
     std::vector<Bytes> result;
     for (std::size_t i = 0; i < outputs.size(); ++i) result.push_back(output_bytes(workspace, program, i));
     result.emplace_back(store.gradients(0), store.gradients(0) + store.gradient_bytes());
@@ -96,28 +97,45 @@ struct RandomGraph {
     return id;
   }
 
-  Value pick() { return pool[random.below(2) == 0 ? pool.size() - 1 - random.below(std::min<std::size_t>(4, pool.size())) : random.below(pool.size())]; }
+  Value pick() {
+    return pool[random.below(2) == 0 ? pool.size() - 1 - random.below(std::min<std::size_t>(4, pool.size()))
+                                     : random.below(pool.size())];
+  }
 
   // tanh and softmax keep numbers small.
   Value next() {
     const Value a = pick();
     const int rank = a.shape().rank();
     switch (random.below(14)) {
-      case 0: return tanh(a);
-      case 1: return -a;
-      case 2: return square(tanh(a));
-      case 3: return relu(a) * 0.5;
+      case 0:
+        return tanh(a);
+      case 1:
+        return -a;
+      case 2:
+        return square(tanh(a));
+      case 3:
+        return relu(a) * 0.5;
       case 4:
-      case 5: return with_partner(a, [](Value x, Value y) { return x + y; });
-      case 6: return with_partner(a, [](Value x, Value y) { return tanh(x) * y; });
-      case 7: return rank == 0 ? a - 0.5 : tanh(sum(a, {static_cast<int>(random.below(static_cast<std::size_t>(rank)))}));
-      case 8: return reshape(a, {a.shape().size()});
-      case 9: return rank >= 2 ? transpose(a) : tanh(a);
+      case 5:
+        return with_partner(a, [](Value x, Value y) { return x + y; });
+      case 6:
+        return with_partner(a, [](Value x, Value y) { return tanh(x) * y; });
+      case 7:
+        return rank == 0 ? a - 0.5
+                         : tanh(sum(a, {static_cast<int>(random.below(static_cast<std::size_t>(rank)))}));
+      case 8:
+        return reshape(a, {a.shape().size()});
+      case 9:
+        return rank >= 2 ? transpose(a) : tanh(a);
       case 10:
         if (rank == 0 || a.shape()[0] < 2) return -a;
         return slice(a, 0, random.below(2) == 0 ? 0 : 1, a.shape()[0]);
-      case 11: return a.shape().size() > 0 ? element(a, static_cast<std::int64_t>(random.below(static_cast<std::size_t>(a.shape().size())))) : a;
-      case 12: return rank >= 1 && a.shape()[-1] > 0 ? softmax(a) : tanh(a);
+      case 11:
+        return a.shape().size() > 0 ? element(a, static_cast<std::int64_t>(random.below(
+                                                     static_cast<std::size_t>(a.shape().size()))))
+                                    : a;
+      case 12:
+        return rank >= 1 && a.shape()[-1] > 0 ? softmax(a) : tanh(a);
       default:
         if (rank != 2 || a.shape().size() > 64) return tanh(a * 0.9);
         return random.below(2) == 0 ? matmul(a, a, true) * 0.2 : concat({a, tanh(a)}, 0);

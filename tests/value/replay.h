@@ -29,15 +29,21 @@ inline Bytes output_bytes(const Workspace& workspace, const Program& program, st
     if (!bytes.empty()) std::memcpy(bytes.data(), span.data(), bytes.size());
   };
   switch (program.output_specs[i].dtype) {
-    case DType::f64: copy(workspace.output<double>(program, i)); break;
-    case DType::i32: copy(workspace.output<std::int32_t>(program, i)); break;
-    default: copy(workspace.output<float>(program, i));
+    case DType::f64:
+      copy(workspace.output<double>(program, i));
+      break;
+    case DType::i32:
+      copy(workspace.output<std::int32_t>(program, i));
+      break;
+    default:
+      copy(workspace.output<float>(program, i));
   }
   return bytes;
 }
 
 /// The bits of each of `outputs` after both phases. The graph reads no inputs.
-inline std::vector<Bytes> replay(const Graph& graph, std::span<const Value> outputs, const ReplayOptions& options = {}) {
+inline std::vector<Bytes> replay(const Graph& graph, std::span<const Value> outputs,
+                                 const ReplayOptions& options = {}) {
   ParameterStore store(DType::f32);
   const Program program = compile(graph, outputs, &store, cpu_backend(), options.compile);
   Workspace workspace({&program}, store, options.team);

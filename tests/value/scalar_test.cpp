@@ -20,20 +20,26 @@ using Binary = Value (*)(Value, Value);
 
 // The same random expressions on leaves of `shape`: rank 0 runs in scalar blocks, [1] in tensor kernels.
 std::vector<Value> random_expressions(Graph& graph, std::uint64_t seed, DType dtype, const Shape& shape) {
-  static const std::vector<Unary> unary{[](Value x) { return -x; }, [](Value x) { return exp(tanh(x)); },
-                                        [](Value x) { return log(square(x) + 0.5); }, tanh, relu, step,
-                                        [](Value x) { return sqrt(square(x) + 0.25); }, square};
-  static const std::vector<Binary> binary{[](Value a, Value b) { return a + b; }, [](Value a, Value b) { return a - b; },
-                                          [](Value a, Value b) { return tanh(a) * b; },
-                                          [](Value a, Value b) { return a / (square(b) + 0.5); },
-                                          [](Value a, Value b) { return pow(square(tanh(a)) + 0.5, tanh(b)); }};
+  static const std::vector<Unary> unary{[](Value x) { return -x; },
+                                        [](Value x) { return exp(tanh(x)); },
+                                        [](Value x) { return log(square(x) + 0.5); },
+                                        tanh,
+                                        relu,
+                                        step,
+                                        [](Value x) { return sqrt(square(x) + 0.25); },
+                                        square};
+  static const std::vector<Binary> binary{
+      [](Value a, Value b) { return a + b; }, [](Value a, Value b) { return a - b; },
+      [](Value a, Value b) { return tanh(a) * b; }, [](Value a, Value b) { return a / (square(b) + 0.5); },
+      [](Value a, Value b) { return pow(square(tanh(a)) + 0.5, tanh(b)); }};
   Numbers numbers(seed);
   std::vector<Value> pool;
   for (int i = 0; i < 4; ++i) pool.push_back(graph.tensor(shape, numbers.vector(1, -2, 2), dtype));
   const std::vector<Value> leaves = pool;
   for (int i = 0; i < 40; ++i) {
     const Value a = pool[numbers.below(pool.size())], b = pool[numbers.below(pool.size())];
-    pool.push_back(numbers.below(2) == 0 ? unary[numbers.below(unary.size())](a) : binary[numbers.below(binary.size())](a, b));
+    pool.push_back(numbers.below(2) == 0 ? unary[numbers.below(unary.size())](a)
+                                         : binary[numbers.below(binary.size())](a, b));
   }
   Value y = pool.back();
   for (std::size_t i = 4; i < pool.size(); i += 7) y = y + tanh(pool[i]);
@@ -68,7 +74,8 @@ struct Regression {
     store.add(w);
     store.add_sum("loss");
     store.allocate(1);
-    const Value x = graph.input("x", {DType::f64, {kSamples, kFeatures}}), y = graph.input("y", {DType::f64, {kSamples}});
+    const Value x = graph.input("x", {DType::f64, {kSamples, kFeatures}}),
+                y = graph.input("y", {DType::f64, {kSamples}});
     const Value weights = graph.parameter(w);
     Value loss;
     if (scalar) {
@@ -99,9 +106,11 @@ struct Regression {
 
 TEST(Scalar, ARegressionBlockEqualsItsVectorForm) {
   const Regression scalar(true), vector(false);
-  EXPECT_NEAR(scalar.store.gradient_of<double>("loss")[0], vector.store.gradient_of<double>("loss")[0], 1e-11);
+  EXPECT_NEAR(scalar.store.gradient_of<double>("loss")[0], vector.store.gradient_of<double>("loss")[0],
+              1e-11);
   for (std::size_t i = 0; i < 5; ++i)
-    EXPECT_NEAR(scalar.store.gradient_of<double>("w")[i], vector.store.gradient_of<double>("w")[i], 1e-11) << i;
+    EXPECT_NEAR(scalar.store.gradient_of<double>("w")[i], vector.store.gradient_of<double>("w")[i], 1e-11)
+        << i;
   EXPECT_GT(std::abs(vector.store.gradient_of<double>("w")[0]), 1e-3);
 }
 
@@ -117,7 +126,8 @@ struct Layer {
       leaves.push_back(graph.tensor(shape, numbers.vector(shape.size())));
       return leaves.back();
     };
-    const Value x = leaf({t, c}), qkv = leaf({3 * c, c}), bias = leaf({3 * c}), projection = leaf({c, c}), target = leaf({t, c});
+    const Value x = leaf({t, c}), qkv = leaf({3 * c, c}), bias = leaf({3 * c}), projection = leaf({c, c}),
+                target = leaf({t, c});
     if (!scalar) {
       out = linear(attention(linear(x, qkv) + bias, {.sequence = t, .head_dim = d}), projection) + x;
       loss = mean(square(out - target));
@@ -131,7 +141,8 @@ struct Layer {
     };
     for (std::int64_t row = 0; row < t; ++row)
       for (std::int64_t o = 0; o < 3 * c; ++o)
-        h.push_back(dot(c, [&](std::int64_t i) { return element(x, row * c + i); },
+        h.push_back(dot(
+                        c, [&](std::int64_t i) { return element(x, row * c + i); },
                         [&](std::int64_t i) { return element(qkv, o * c + i); }) +
                     element(bias, o));
     const auto part = [&](std::int64_t row, std::int64_t head, std::int64_t which, std::int64_t i) {
@@ -142,7 +153,8 @@ struct Layer {
         std::vector<Value> e;
         Value total;
         for (std::int64_t key = 0; key <= row; ++key) {
-          const Value score = dot(d, [&](std::int64_t i) { return part(row, head, 0, i); },
+          const Value score = dot(
+                                  d, [&](std::int64_t i) { return part(row, head, 0, i); },
                                   [&](std::int64_t i) { return part(key, head, 1, i); }) /
                               std::sqrt(static_cast<double>(d));
           e.push_back(exp(score));
@@ -158,7 +170,8 @@ struct Layer {
     }
     for (std::int64_t row = 0; row < t; ++row)
       for (std::int64_t o = 0; o < c; ++o) {
-        const Value y = dot(c, [&](std::int64_t i) { return mixed[static_cast<std::size_t>(row * c + i)]; },
+        const Value y = dot(
+                            c, [&](std::int64_t i) { return mixed[static_cast<std::size_t>(row * c + i)]; },
                             [&](std::int64_t i) { return element(projection, o * c + i); }) +
                         element(x, row * c + o);
         const Value squared = square(y - element(target, row * c + o));

@@ -17,8 +17,10 @@ namespace {
 
 using testing::ElementsAre;
 
-ParameterDescription parameter(std::string name, const Shape& shape, DType dtype = DType::f32, bool trainable = true) {
-  ParameterDescription description{.name = std::move(name), .dims = {}, .init = {}, .dtype = dtype, .trainable = trainable};
+ParameterDescription parameter(std::string name, const Shape& shape, DType dtype = DType::f32,
+                               bool trainable = true) {
+  ParameterDescription description{
+      .name = std::move(name), .dims = {}, .init = {}, .dtype = dtype, .trainable = trainable};
   for (const std::int64_t d : shape.dims()) description.dims.push_back({d, "d"});
   return description;
 }
@@ -36,13 +38,15 @@ std::vector<T> copy_of(std::span<T> numbers) {
 
 // A small model with a tied table, a bias and an unused parameter.
 struct Model {
-  ParameterDescription table = parameter("wte", {7, 4}), bias = parameter("bias", {4}), frozen = parameter("frozen", {4, 4}, DType::f32, false),
+  ParameterDescription table = parameter("wte", {7, 4}), bias = parameter("bias", {4}),
+                       frozen = parameter("frozen", {4, 4}, DType::f32, false),
                        unused = parameter("unused", {3});
   Graph graph;
   Value loss;
 
   Model() {
-    const Value ids = graph.input("ids", {DType::i32, {5}}), targets = graph.input("targets", {DType::i32, {5}});
+    const Value ids = graph.input("ids", {DType::i32, {5}}),
+                targets = graph.input("targets", {DType::i32, {5}});
     const Value wte = graph.parameter(table);
     Value x = embedding(wte, ids) + graph.parameter(bias);
     x = tanh(linear(x, graph.parameter(frozen)));
@@ -100,13 +104,16 @@ TEST(Sinks, EqualTheGradientThatIsReturned) {
   workspace.run(sinks, Phase::forward);
   EXPECT_EQ(copy_of(store.gradient_of<float>("bias")), bias);
   EXPECT_EQ(copy_of(store.gradient_of<float>("loss")), loss);
-  EXPECT_EQ(copy_of(store.gradient_of<float>("unused")), kept) << "a parameter that the loss does not reach keeps its slice";
-  // Tied: the table's two contributions go one after the other into one slice; the sum of two chains may differ in a bit.
+  EXPECT_EQ(copy_of(store.gradient_of<float>("unused")), kept)
+      << "a parameter that the loss does not reach keeps its slice";
+  // Tied: the table's two contributions go one after the other into one slice; the sum of two chains may
+  // differ in a bit.
   const std::vector<float> sum = copy_of(store.gradient_of<float>("wte"));
   for (std::size_t i = 0; i < sum.size(); ++i) EXPECT_NEAR(sum[i], table[i], 1e-6) << i;
 }
 
-// The head's contribution comes first (its consumer has the larger id), then the embedding's rows are added to it.
+// The head's contribution comes first (its consumer has the larger id), then the embedding's rows are added
+// to it.
 TEST(Sinks, TiedContributionsAreAddedInDescendingOrderOfTheConsumers) {
   Graph graph;
   ParameterStore store(DType::f32);
@@ -141,15 +148,18 @@ TEST(Sinks, MicroBatchesAccumulateIntoTheBlockOfTheRun) {
   };
   zero(store, 0);
   run(0, 0);
-  const std::vector<float> one = copy_of(store.gradient_of<float>("bias")), loss_one = copy_of(store.gradient_of<float>("loss"));
+  const std::vector<float> one = copy_of(store.gradient_of<float>("bias")),
+                           loss_one = copy_of(store.gradient_of<float>("loss"));
   zero(store, 1);
   run(2, 1);
   EXPECT_EQ(copy_of(store.gradient_of<float>("bias")), one) << "block 0 is left alone";
-  const std::vector<float> two = copy_of(store.gradient_of<float>("bias", 1)), loss_two = copy_of(store.gradient_of<float>("loss", 1));
+  const std::vector<float> two = copy_of(store.gradient_of<float>("bias", 1)),
+                           loss_two = copy_of(store.gradient_of<float>("loss", 1));
   EXPECT_NE(one, two);
   run(2, 0);
   EXPECT_EQ(store.gradient_of<float>("loss")[0], loss_one[0] + loss_two[0]);
-  for (std::size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(store.gradient_of<float>("bias")[i], one[i] + two[i], 1e-6);
+  for (std::size_t i = 0; i < one.size(); ++i)
+    EXPECT_NEAR(store.gradient_of<float>("bias")[i], one[i] + two[i], 1e-6);
 }
 
 TEST(Sinks, AFrozenParameterHasNoSlice) {
@@ -188,7 +198,8 @@ TEST(Assign, GradientDescentWithARegister) {
     for (const bool in_place : {true, false}) {
       Graph graph;
       ParameterStore store(dtype);
-      const ParameterDescription matrix = parameter("matrix", {2, 3}, dtype), scalar = parameter("scalar", {}, dtype);
+      const ParameterDescription matrix = parameter("matrix", {2, 3}, dtype),
+                                 scalar = parameter("scalar", {}, dtype);
       store.add(matrix);
       store.add(scalar);
       store.add_register("lr", dtype);
@@ -210,7 +221,8 @@ TEST(Assign, GradientDescentWithARegister) {
         std::vector<T> expected = copy_of(store.values_of<T>("matrix"));
         for (int run = 0; run < 2; ++run) {
           workspace.run(program, Phase::forward);
-          for (std::size_t i = 0; i < expected.size(); ++i) expected[i] -= T(0.5) * store.gradient_of<T>("matrix")[i];
+          for (std::size_t i = 0; i < expected.size(); ++i)
+            expected[i] -= T(0.5) * store.gradient_of<T>("matrix")[i];
         }
         EXPECT_EQ(copy_of(store.values_of<T>("matrix")), expected);
         EXPECT_EQ(store.values_of<T>("scalar")[0], T(-1));

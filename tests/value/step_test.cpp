@@ -45,21 +45,25 @@ struct Training {
     EXPECT_GT(program.backward_from, 0u);
     EXPECT_LT(program.backward_from, program.instructions.size());
     Graph descent;
-    descent.assign(descent.parameter(w),
-                   descent.parameter(w) - descent.register_value("lr", DType::f64) * descent.parameter_gradient(w));
+    descent.assign(descent.parameter(w), descent.parameter(w) - descent.register_value("lr", DType::f64) *
+                                                                    descent.parameter_gradient(w));
     update = compile(descent, {}, &store, cpu_backend());
     store.values_of<double>("w")[0] = 0.5;
     store.values_of<double>("w")[1] = -0.25;
   }
 
-  static double feature(std::int64_t batch, std::int64_t i) { return static_cast<double>((batch * 7 + i * 3) % 11) * 0.1 - 0.5; }
+  static double feature(std::int64_t batch, std::int64_t i) {
+    return static_cast<double>((batch * 7 + i * 3) % 11) * 0.1 - 0.5;
+  }
 
   StepHooks hooks() {
     return {.load =
                 [this](Workspace& workspace, const Program& p, std::int64_t batch) {
                   loaded.push_back(batch);
-                  for (std::int64_t i = 0; i < 6; ++i) workspace.input<double>(p, "x")[static_cast<std::size_t>(i)] = feature(batch, i);
-                  for (std::int64_t i = 0; i < 3; ++i) workspace.input<double>(p, "y")[static_cast<std::size_t>(i)] = feature(batch, i + 6);
+                  for (std::int64_t i = 0; i < 6; ++i)
+                    workspace.input<double>(p, "x")[static_cast<std::size_t>(i)] = feature(batch, i);
+                  for (std::int64_t i = 0; i < 3; ++i)
+                    workspace.input<double>(p, "y")[static_cast<std::size_t>(i)] = feature(batch, i + 6);
                 },
             .reduce =
                 [this] {
@@ -86,7 +90,9 @@ struct Training {
 using Kind = Action::Kind;
 
 Action zero(int block) { return {.kind = Kind::zero, .block = block}; }
-Action run(std::int64_t micro_batch, int block) { return {.kind = Kind::run, .micro_batch = micro_batch, .block = block}; }
+Action run(std::int64_t micro_batch, int block) {
+  return {.kind = Kind::run, .micro_batch = micro_batch, .block = block};
+}
 Action combine(int block, int source) { return {.kind = Kind::combine, .block = block, .source = source}; }
 Action simple(Kind kind) { return {.kind = kind}; }
 
@@ -94,9 +100,10 @@ TEST(Step, RunsItsActionsInOrder) {
   Training t;
   Workspace workspace({&t.program, &t.update}, t.store, {});
   workspace.set_register("lr", 0.01);
-  const StepPlan plan{.workers = {{zero(0), run(0, 0), run(1, 0), zero(1), run(2, 1), run(3, 1), combine(0, 1)}},
-                      .joint = {simple(Kind::reduce), simple(Kind::decide), simple(Kind::update)},
-                      .gradient_blocks = 2};
+  const StepPlan plan{
+      .workers = {{zero(0), run(0, 0), run(1, 0), zero(1), run(2, 1), run(3, 1), combine(0, 1)}},
+      .joint = {simple(Kind::reduce), simple(Kind::decide), simple(Kind::update)},
+      .gradient_blocks = 2};
   Step step(plan, {&t.program}, t.update, {&workspace}, t.store, t.hooks());
   std::array<double, 2> w{0.5, -0.25};
   for (int i = 0; i < 3; ++i) {
@@ -124,7 +131,8 @@ TEST(Step, WorkersWithTheSameGrainsGiveTheSameBits) {
     std::vector<std::unique_ptr<Workspace>> owned;
     std::vector<Workspace*> workspaces;
     for (int i = 0; i < workers; ++i) {
-      owned.push_back(std::make_unique<Workspace>(std::vector<const Program*>{&t.program, &t.update}, t.store, cpu::Team{}));
+      owned.push_back(std::make_unique<Workspace>(std::vector<const Program*>{&t.program, &t.update}, t.store,
+                                                  cpu::Team{}));
       workspaces.push_back(owned.back().get());
     }
     workspaces[0]->set_register("lr", 0.01);
@@ -136,8 +144,10 @@ TEST(Step, WorkersWithTheSameGrainsGiveTheSameBits) {
       plan.workers[0].insert(plan.workers[0].end(), right.begin(), right.end());
     StepHooks hooks = t.hooks();
     hooks.load = [](Workspace& workspace, const Program& p, std::int64_t batch) {
-      for (std::int64_t i = 0; i < 6; ++i) workspace.input<double>(p, "x")[static_cast<std::size_t>(i)] = Training::feature(batch, i);
-      for (std::int64_t i = 0; i < 3; ++i) workspace.input<double>(p, "y")[static_cast<std::size_t>(i)] = Training::feature(batch, i + 6);
+      for (std::int64_t i = 0; i < 6; ++i)
+        workspace.input<double>(p, "x")[static_cast<std::size_t>(i)] = Training::feature(batch, i);
+      for (std::int64_t i = 0; i < 3; ++i)
+        workspace.input<double>(p, "y")[static_cast<std::size_t>(i)] = Training::feature(batch, i + 6);
     };
     Step step(plan, {&t.program}, t.update, workspaces, t.store, hooks);
     for (int i = 0; i < 20; ++i) step.run();
@@ -152,7 +162,8 @@ TEST(Step, AThrowingHookEndsTheStep) {
   Workspace workspace({&t.program, &t.update}, t.store, {});
   StepHooks hooks = t.hooks();
   hooks.decide = [] { throw DivergenceError("loss is NaN"); };
-  const StepPlan plan{.workers = {{zero(0), run(0, 0)}}, .joint = {simple(Kind::decide), simple(Kind::update)}};
+  const StepPlan plan{.workers = {{zero(0), run(0, 0)}},
+                      .joint = {simple(Kind::decide), simple(Kind::update)}};
   Step step(plan, {&t.program}, t.update, {&workspace}, t.store, hooks);
   EXPECT_THROW(step.run(), DivergenceError);
   EXPECT_EQ(t.store.values_of<double>("w")[0], 0.5) << "the update did not run";
@@ -161,7 +172,9 @@ TEST(Step, AThrowingHookEndsTheStep) {
 TEST(Step, RefusesPlansThatDoNotFit) {
   Training t;
   Workspace workspace({&t.program, &t.update}, t.store, {});
-  const auto make = [&](const StepPlan& plan) { Step(plan, {&t.program}, t.update, {&workspace}, t.store, t.hooks()); };
+  const auto make = [&](const StepPlan& plan) {
+    Step(plan, {&t.program}, t.update, {&workspace}, t.store, t.hooks());
+  };
   EXPECT_THROW(make({.workers = {{}, {}}, .joint = {}}), UsageError);
   EXPECT_THROW(make({.workers = {{}}, .joint = {}, .gradient_blocks = 4}), UsageError);
 }
@@ -175,7 +188,8 @@ TEST(Step, FindsTheFirstNumberThatIsNotFinite) {
   std::memset(store.gradients(0), 0, static_cast<std::size_t>(store.gradient_bytes()));
   EXPECT_TRUE(all_finite(store, 0));
   EXPECT_EQ(first_not_finite(store, 0), "");
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
     for (const std::size_t at : {0u, 17u, 99u}) {
       store.gradient_of<float>("a")[at] = bad;
       EXPECT_FALSE(all_finite(store, 0));

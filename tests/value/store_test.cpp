@@ -10,8 +10,10 @@ namespace {
 
 using testing::ElementsAre;
 
-ParameterDescription describe(std::string name, std::vector<Dim> dims, bool trainable = true, DType dtype = DType::f32) {
-  return {.name = std::move(name), .dims = std::move(dims), .init = {}, .dtype = dtype, .trainable = trainable};
+ParameterDescription describe(std::string name, std::vector<Dim> dims, bool trainable = true,
+                              DType dtype = DType::f32) {
+  return {
+      .name = std::move(name), .dims = std::move(dims), .init = {}, .dtype = dtype, .trainable = trainable};
 }
 
 ParameterStore declared() {

@@ -1,8 +1,6 @@
 // Causal multi-head attention: the calls of the ops as descriptions for the attention kernel.
 #include "value/ops/attention.h"
 
-#include <cmath>
-
 #include "value/cpu/attention_kernel.h"
 #include "value/cpu/kernels.h"
 
@@ -42,8 +40,8 @@ struct Backward {
     a.qkv = call.in<T>(0);
     a.out = call.in<T>(1);
     a.lse = call.in<T>(2);
-    a.dout = call.in<T>(3);
-    a.dqkv = call.out<T>(0);
+    a.d_out = call.in<T>(3);
+    a.d_qkv = call.out<T>(0);
     return a;
   }
 };

@@ -1,1 +1,333 @@
+#include "value/cpu/attention_kernel.h"
 
+#include <algorithm>
+#include <limits>
+
+#include "value/cpu/gemm_kernel.h"
+#include "value/cpu/lanes.h"
+#include "value/cpu/math.h"
+
+namespace graingrad::cpu {
+namespace {
+
+constexpr std::int64_t kQueryRows = 128;  // of a forward tile: enough to repay packing the keys
+constexpr std::int64_t kQueryBlock = 64;  // of the backward pass
+constexpr std::int64_t kScoreRow = kKeyBlock;
+
+// Positions [begin, end) that a row's chain runs over.
+struct Span {
+  std::int64_t begin, end;
+};
+
+// c[i, n] = or += the sum over l in span(i) of a[i, l] b[l, n], in order, for rows whose spans' begins and
+// ends do not decrease: what six rows share goes through the register block, the rest row by row.
+template <class T, class F>
+void ragged_product(MatrixView<T> a, const T* b, std::int64_t panel, T* c, std::int64_t ldc, std::int64_t m,
+                    std::int64_t n, bool accumulate, F span) {
+  constexpr std::int64_t kCols = kBlockCols<T>;
+  for (std::int64_t first = 0; first < m; first += kBlockRows) {
+    const std::int64_t rows = std::min(kBlockRows, m - first);
+    const Span top = span(first), bottom = span(first + rows - 1);
+    const bool same_begin = top.begin == bottom.begin;
+    const Span common{bottom.begin, std::max(bottom.begin, top.end)};
+    for (std::int64_t j = 0; j < n; j += kCols) {
+      const auto piece = [&](std::int64_t row, std::int64_t count, std::int64_t begin, std::int64_t end,
+                             bool add) {
+        register_tile(count, std::min(kCols, n - j), end - begin, a.at(row, begin),
+                      b + j / kCols * panel + begin * kCols, kCols, c + row * ldc + j, ldc, add);
+      };
+      for (std::int64_t i = first; !same_begin && i < first + rows; ++i) {
+        const Span own = span(i);
+        piece(i, 1, own.begin, std::min(own.end, common.begin), accumulate);
+      }
+      piece(first, rows, common.begin, common.end, accumulate || !same_begin);
+      for (std::int64_t i = first; i < first + rows; ++i) {
+        const std::int64_t begin = std::max(span(i).begin, common.end), end = span(i).end;
+        if (begin < end) piece(i, 1, begin, end, true);
+      }
+    }
+  }
+}
+
+// scores[i, j] = q_i . k_j for the rows of `q` and packed keys; for row i at least the first span(i).end of
+// them.
+template <class T, class F>
+void score_block(MatrixView<T> q, const T* keys, std::int64_t head_dim, T* scores, std::int64_t rows,
+                 std::int64_t cols, F span) {
+  constexpr std::int64_t kCols = kBlockCols<T>;
+  for (std::int64_t i = 0; i < rows; i += kBlockRows) {
+    const std::int64_t count = std::min(kBlockRows, rows - i);
+    const std::int64_t end = std::min(cols, span(i + count - 1).end);
+    for (std::int64_t j = 0; j < end; j += kCols) {
+      register_rows(count, head_dim, q.at(i, 0), keys + j * head_dim, kCols, scores + i * kScoreRow + j,
+                    kScoreRow, false);
+    }
+  }
+}
+
+// Cuts a thread's scratch into pieces whose sizes are multiples of 64 bytes.
+class Pieces {
+ public:
+  // Where a piece of so many elements starts.
+  std::int64_t take(std::int64_t elements) {
+    const std::int64_t piece = next_;
+    next_ += ceil_div(elements, 16) * 16;
+    return piece;
+  }
+  std::int64_t taken() const { return next_; }
+
+ private:
+  std::int64_t next_ = 0;
+};
+
+template <class T>
+std::int64_t padded_cols(std::int64_t n) {
+  return ceil_div(n, kBlockCols<T>) * kBlockCols<T>;
+}
+
+// Where the forward pass keeps what, in elements of a thread's scratch.
+template <class T>
+struct ForwardLayout {
+  std::int64_t scores, sums, keys, values, max, total, elements;
+
+  explicit ForwardLayout(const Attention<T>& call) {
+    Pieces pieces;
+    const std::int64_t rows = std::min(kQueryRows, call.sequence);
+    scores = pieces.take(rows * kScoreRow);
+    sums = pieces.take(rows * ceil_div(call.head_dim, kLanes) * kLanes);
+    keys = pieces.take(kKeyBlock * call.head_dim);
+    values = pieces.take(kKeyBlock * padded_cols<T>(call.head_dim));
+    max = pieces.take(rows);
+    total = pieces.take(rows);
+    elements = pieces.taken();
+  }
+};
+
+// Turns `count` scores of a row into weights exp(scale * s - max), joins them to the running maximum and
+// total, and rescales the row's running output. The first block starts them. Whole lanes behind `count` are
+// scratch.
+template <class T>
+void join_block(T* scores, std::int64_t count, T scale, bool first, T& max, T& total, T* sums,
+                std::int64_t row) {
+  constexpr T kLowest = -std::numeric_limits<T>::infinity();
+  const std::int64_t whole = count / kLanes * kLanes;
+  Lanes<T> largest = Lanes<T>::Constant(kLowest);
+  for (std::int64_t j = 0; j < whole; j += kLanes) {
+    const Lanes<T> x = load(scores + j) * scale;
+    store(scores + j, x);
+    largest = larger(largest, x);
+  }
+  if (whole < count) {
+    const Lanes<T> x = load(scores + whole) * scale;
+    store(scores + whole, x);
+    largest = larger(largest, keep_first(x, count - whole, kLowest));
+  }
+  const T block_max = tree_max(largest);
+  const T new_max = first ? block_max : larger<Scalar<T>>(max, block_max);
+  // Packets in place of lanes here and below keep sums in registers; the bits are those of lanes.
+  using P = Packet<T>;
+  typename P::Real sums_of_lanes[kLanes / P::kWidth] = {};
+  for (std::int64_t j = 0; j < whole; j += kLanes) {
+    for (int i = 0; i < kLanes / P::kWidth; ++i) {
+      T* const at = scores + j + i * P::kWidth;
+      const typename P::Real x = cpu::exp<P>(P::load(at) - new_max);
+      P::store(at, x);
+      sums_of_lanes[i] += x;
+    }
+  }
+  Lanes<T> sum;
+  for (int i = 0; i < kLanes / P::kWidth; ++i) P::store(sum.data() + i * P::kWidth, sums_of_lanes[i]);
+  if (whole < count) {
+    const Lanes<T> x = cpu::exp<T>(Lanes<T>(load(scores + whole) - new_max));
+    store(scores + whole, x);
+    sum += keep_first(x, count - whole, T(0));
+  }
+  const T block_total = tree_sum(sum);
+  if (first) {
+    total = block_total;
+  } else {
+    const T factor = cpu::exp(max - new_max);
+    total = std::fma(total, factor, block_total);
+    for (std::int64_t j = 0; j < row; j += kLanes) store(sums + j, Lanes<T>(load(sums + j) * factor));
+  }
+  max = new_max;
+}
+
+// The same for the backward pass: a head's queries and output gradients packed whole, and one block of keys.
+template <class T>
+struct BackwardLayout {
+  std::int64_t delta, queries, d_outs, keys_across, values_across, keys, weights, d_scores, elements;
+
+  explicit BackwardLayout(const AttentionGradient<T>& call) {
+    Pieces pieces;
+    const std::int64_t padded = padded_cols<T>(call.head_dim), n = call.sequence;
+    delta = pieces.take(n);
+    queries = pieces.take(n * padded);
+    d_outs = pieces.take(n * padded);
+    keys_across = pieces.take(kKeyBlock * call.head_dim);
+    values_across = pieces.take(kKeyBlock * call.head_dim);
+    keys = pieces.take(kKeyBlock * padded);
+    weights = pieces.take(kQueryBlock * kScoreRow);
+    d_scores = pieces.take(kQueryBlock * kScoreRow);
+    elements = pieces.taken();
+  }
+};
+
+}  // namespace
+
+template <class T>
+std::int64_t attention_tiles(const Attention<T>& call) {
+  return call.batch * call.heads * ceil_div(call.sequence, kQueryRows);
+}
+
+template <class T>
+std::int64_t attention_tiles(const AttentionGradient<T>& call) {
+  return call.sequence == 0 ? 0 : call.batch * call.heads;
+}
+
+template <class T>
+std::size_t attention_thread_bytes(const Attention<T>& call) {
+  return static_cast<std::size_t>(ForwardLayout<T>(call).elements) * sizeof(T);
+}
+
+template <class T>
+std::size_t attention_thread_bytes(const AttentionGradient<T>& call) {
+  return static_cast<std::size_t>(BackwardLayout<T>(call).elements) * sizeof(T);
+}
+
+template <class T>
+void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) {
+  const std::int64_t blocks = ceil_div(call.sequence, kQueryRows), dim = call.head_dim;
+  // The last queries first: they see the most keys, and threads end more evenly.
+  const std::int64_t first = (blocks - 1 - tile % blocks) * kQueryRows;
+  const std::int64_t head = tile / blocks % call.heads, item = tile / blocks / call.heads;
+  const std::int64_t rows = std::min(kQueryRows, call.sequence - first);
+  const std::int64_t ld = call.heads * 3 * dim, ld_out = call.heads * dim;
+  const T* const base = call.qkv + item * call.sequence * ld + head * 3 * dim;
+  const MatrixView<T> q{base + first * ld, ld, 1};
+  const ForwardLayout<T> layout(call);
+  T* const piece = static_cast<T*>(scratch);
+  T* const scores = piece + layout.scores;
+  T* const sums = piece + layout.sums;
+  T* const keys = piece + layout.keys;
+  T* const values = piece + layout.values;
+  T* const max = piece + layout.max;
+  T* const total = piece + layout.total;
+  const std::int64_t sum_row = ceil_div(dim, kLanes) * kLanes;
+
+  const std::int64_t seen = call.causal ? first + rows : call.sequence;
+  for (std::int64_t key = 0; key < seen; key += kKeyBlock) {
+    const std::int64_t count = std::min(kKeyBlock, seen - key);
+    const std::int64_t skip =
+        call.causal ? std::max<std::int64_t>(0, key - first) : 0;  // rows before the block
+    const auto span = [&](std::int64_t i) {
+      return Span{0, call.causal ? std::min(count, first + skip + i + 1 - key) : count};
+    };
+    pack_columns<T>({base + key * ld + dim, 1, ld}, count, dim, keys);
+    pack_columns<T>({base + key * ld + 2 * dim, ld, 1}, dim, count, values);
+    score_block(q.at(skip, 0), keys, dim, scores, rows - skip, count, span);
+    for (std::int64_t i = 0; i < rows - skip; ++i) {
+      join_block(scores + i * kScoreRow, span(i).end, call.scale, key == 0, max[skip + i], total[skip + i],
+                 sums + (skip + i) * sum_row, sum_row);
+    }
+    ragged_product<T>({scores, kScoreRow, 1}, values, kBlockCols<T> * count, sums + skip * sum_row, sum_row,
+                      rows - skip, dim, key > 0, span);
+  }
+  for (std::int64_t i = 0; i < rows; ++i) {
+    T* const out = call.out + (item * call.sequence + first + i) * ld_out + head * dim;
+    for (std::int64_t j = 0; j < dim; j += kLanes)
+      store_partial(out + j, Lanes<T>(load(sums + i * sum_row + j) / total[i]), std::min(kLanes, dim - j));
+    call.lse[(item * call.heads + head) * call.sequence + first + i] = max[i] + cpu::log(total[i]);
+  }
+}
+
+template <class T>
+void attention_tile(const AttentionGradient<T>& call, std::int64_t tile, void* scratch) {
+  const std::int64_t dim = call.head_dim, length = call.sequence;
+  const std::int64_t head = tile % call.heads, item = tile / call.heads;
+  const std::int64_t ld = call.heads * 3 * dim, ld_out = call.heads * dim;
+  const T* const base = call.qkv + item * length * ld + head * 3 * dim;
+  const T* const d_out = call.d_out + item * length * ld_out + head * dim;
+  const T* const out = call.out + item * length * ld_out + head * dim;
+  T* const d_base = call.d_qkv + item * length * ld + head * 3 * dim;
+  const T* const lse = call.lse + (item * call.heads + head) * length;
+  const BackwardLayout<T> layout(call);
+  T* const piece = static_cast<T*>(scratch);
+  T* const delta = piece + layout.delta;
+  T* const queries = piece + layout.queries;
+  T* const d_outs = piece + layout.d_outs;
+  T* const keys_across = piece + layout.keys_across;
+  T* const values_across = piece + layout.values_across;
+  T* const keys = piece + layout.keys;
+  T* const weights = piece + layout.weights;
+  T* const d_scores = piece + layout.d_scores;
+  constexpr std::int64_t kCols = kBlockCols<T>;
+
+  pack_columns<T>({base, ld, 1}, dim, length, queries);
+  pack_columns<T>({d_out, ld_out, 1}, dim, length, d_outs);
+  for (std::int64_t i = 0; i < length; ++i) {
+    const T* const o = out + i * ld_out;
+    const T* const d = d_out + i * ld_out;
+    Lanes<T> sum = Lanes<T>::Zero();
+    for (std::int64_t j = 0; j < dim; j += kLanes) {
+      const std::int64_t n = std::min(kLanes, dim - j);
+      sum += n == kLanes ? Lanes<T>(load(o + j) * load(d + j))
+                         : Lanes<T>(load_partial(o + j, n, T(0)) * load_partial(d + j, n, T(0)));
+    }
+    delta[i] = tree_sum(sum);
+  }
+
+  for (std::int64_t key = 0; key < length; key += kKeyBlock) {
+    const std::int64_t count = std::min(kKeyBlock, length - key);
+    pack_columns<T>({base + key * ld + dim, 1, ld}, count, dim, keys_across);
+    pack_columns<T>({base + key * ld + 2 * dim, 1, ld}, count, dim, values_across);
+    pack_columns<T>({base + key * ld + dim, ld, 1}, dim, count, keys);
+    const std::int64_t start = call.causal ? key : 0;
+    for (std::int64_t first = start; first < length; first += kQueryBlock) {
+      const std::int64_t rows = std::min(kQueryBlock, length - first);
+      // Of row i the keys, of key j the rows, that the mask leaves.
+      const auto keys_of = [&](std::int64_t i) {
+        return Span{0, call.causal ? std::min(count, first + i + 1 - key) : count};
+      };
+      const auto rows_of = [&](std::int64_t j) {
+        return Span{call.causal ? std::min(rows, std::max<std::int64_t>(0, key + j - first)) : 0, rows};
+      };
+      score_block<T>({base + first * ld, ld, 1}, keys_across, dim, weights, rows, count, keys_of);
+      score_block<T>({d_out + first * ld_out, ld_out, 1}, values_across, dim, d_scores, rows, count, keys_of);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const T row_lse = lse[first + i], row_delta = delta[first + i];
+        const std::int64_t end = keys_of(i).end;
+        using P = Packet<T>;
+        for (std::int64_t j = 0; j < end; j += P::kWidth) {
+          T* const weight = weights + i * kScoreRow + j;
+          T* const to = d_scores + i * kScoreRow + j;
+          const typename P::Real p = cpu::exp<P>(P::load(weight) * call.scale - row_lse);
+          P::store(weight, p);
+          P::store(to, p * (P::load(to) - row_delta) * call.scale);
+        }
+      }
+      const std::int64_t panel = kCols * length;
+      ragged_product<T>({weights, 1, kScoreRow}, d_outs + first * kCols, panel, d_base + key * ld + 2 * dim,
+                        ld, count, dim, first > start, rows_of);
+      ragged_product<T>({d_scores, 1, kScoreRow}, queries + first * kCols, panel, d_base + key * ld + dim, ld,
+                        count, dim, first > start, rows_of);
+      ragged_product<T>({d_scores, kScoreRow, 1}, keys, kCols * count, d_base + first * ld, ld, rows, dim,
+                        key > 0, keys_of);
+    }
+  }
+}
+
+template std::int64_t attention_tiles(const Attention<float>&);
+template std::int64_t attention_tiles(const Attention<double>&);
+template std::int64_t attention_tiles(const AttentionGradient<float>&);
+template std::int64_t attention_tiles(const AttentionGradient<double>&);
+template std::size_t attention_thread_bytes(const Attention<float>&);
+template std::size_t attention_thread_bytes(const Attention<double>&);
+template std::size_t attention_thread_bytes(const AttentionGradient<float>&);
+template std::size_t attention_thread_bytes(const AttentionGradient<double>&);
+template void attention_tile(const Attention<float>&, std::int64_t, void*);
+template void attention_tile(const Attention<double>&, std::int64_t, void*);
+template void attention_tile(const AttentionGradient<float>&, std::int64_t, void*);
+template void attention_tile(const AttentionGradient<double>&, std::int64_t, void*);
+
+}  // namespace graingrad::cpu

@@ -88,8 +88,8 @@ void tiny_column(MatrixView<T> a, const T* b, std::int64_t step, T* c, std::int6
   for (int i = 0; i < Rows; ++i) c[i * ldc] = sum[i];
 }
 
-// Rows [first, last) of a product by plain chains: a packet of columns at a time where B's are consecutive, then
-// single columns.
+// Rows [first, last) of a product by plain chains: a packet of columns at a time where B's are consecutive,
+// then single columns.
 template <class T>
 void tiny_product(const Gemm<T>& g, std::int64_t item, std::int64_t first, std::int64_t last) {
   using P = Packet<T>;
@@ -109,7 +109,8 @@ void tiny_product(const Gemm<T>& g, std::int64_t item, std::int64_t first, std::
     const auto column = [&](auto rows) {
       constexpr int kRows = decltype(rows)::value;
       for (; i + kRows <= last; i += kRows)
-        tiny_column<T, kRows>(a.at(i, 0), b.data + j * b.col, b.row, c + i * g.ldc + j, g.ldc, g.k, g.accumulate);
+        tiny_column<T, kRows>(a.at(i, 0), b.data + j * b.col, b.row, c + i * g.ldc + j, g.ldc, g.k,
+                              g.accumulate);
     };
     column(std::integral_constant<int, 8>{});
     column(std::integral_constant<int, 5>{});
@@ -118,8 +119,9 @@ void tiny_product(const Gemm<T>& g, std::int64_t item, std::int64_t first, std::
   }
 }
 
-// op(A) in panels of kBlockRows rows: row i of panel p has its element l at data[p * kBlockRows * panel + i * row +
-// l * col]. Packed, or A itself where its rows are contiguous: broadcasts read six streams as well as one.
+// op(A) in panels of kBlockRows rows: row i of panel p has its element l at data[p * kBlockRows * panel + i *
+// row + l * col]. Packed, or A itself where its rows are contiguous: broadcasts read six streams as well as
+// one.
 template <class T>
 struct RowPanels {
   const T* data;
@@ -133,8 +135,8 @@ struct RowPanels {
 
 // c[rows, cols] = or += a b for packed panels of b, `panel_k` long, kBlockK rows of each at a time.
 template <class T>
-void multiply_panels(RowPanels<T> a, const T* b, std::int64_t panel_k, T* c, std::int64_t ldc, std::int64_t rows,
-                     std::int64_t cols, std::int64_t k, bool accumulate) {
+void multiply_panels(RowPanels<T> a, const T* b, std::int64_t panel_k, T* c, std::int64_t ldc,
+                     std::int64_t rows, std::int64_t cols, std::int64_t k, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
   std::int64_t first = 0;
   do {
@@ -142,8 +144,8 @@ void multiply_panels(RowPanels<T> a, const T* b, std::int64_t panel_k, T* c, std
     for (std::int64_t j = 0; j < cols; j += kCols) {
       const T* const panel_b = b + j * panel_k + first * kCols;
       for (std::int64_t i = 0; i < rows; i += kBlockRows) {
-        register_tile(std::min(kBlockRows, rows - i), std::min(kCols, cols - j), length, a.at(i, first), panel_b,
-                      kCols, c + i * ldc + j, ldc, accumulate || first > 0);
+        register_tile(std::min(kBlockRows, rows - i), std::min(kCols, cols - j), length, a.at(i, first),
+                      panel_b, kCols, c + i * ldc + j, ldc, accumulate || first > 0);
       }
     }
     first += length;
@@ -167,8 +169,9 @@ void local_tile(const Gemm<T>& g, std::int64_t tile, T* scratch) {
     pack_panels<T, static_cast<int>(kCols)>({from_b.data, from_b.col, from_b.row}, cols, length, packed_b,
                                             kCols * length);
     if (g.transpose_a) pack_panels<T, kBlockRows>(from_a, rows, length, packed_a, kBlockRows * length);
-    multiply_panels(g.transpose_a ? RowPanels<T>::packed(packed_a, length) : RowPanels<T>::direct(from_a), packed_b,
-                    length, c + row * g.ldc + col, g.ldc, rows, cols, length, g.accumulate || first > 0);
+    multiply_panels(g.transpose_a ? RowPanels<T>::packed(packed_a, length) : RowPanels<T>::direct(from_a),
+                    packed_b, length, c + row * g.ldc + col, g.ldc, rows, cols, length,
+                    g.accumulate || first > 0);
     first += length;
   } while (first < g.k);
 }
@@ -223,9 +226,9 @@ void shared_tile(const Gemm<T>& g, int stage, std::int64_t tile, T* shared) {
   const std::int64_t row = tile / tiles_n * kTileRows, col = tile % tiles_n * kTileCols;
   const auto panels = g.transpose_a ? RowPanels<T>::packed(packed_a + row * s.length, s.length)
                                     : RowPanels<T>::direct(a.at(s.row + row, s.first));
-  multiply_panels(panels, packed_b + col * s.length, s.length,
-                  c + (s.row + row) * g.ldc + s.col + col, g.ldc, std::min(kTileRows, s.rows - row),
-                  std::min(kTileCols, s.cols - col), s.length, g.accumulate || s.first > 0);
+  multiply_panels(panels, packed_b + col * s.length, s.length, c + (s.row + row) * g.ldc + s.col + col, g.ldc,
+                  std::min(kTileRows, s.rows - row), std::min(kTileCols, s.cols - col), s.length,
+                  g.accumulate || s.first > 0);
 }
 
 }  // namespace
@@ -270,7 +273,8 @@ template <class T>
 std::size_t gemm_shared_bytes(const Gemm<T>& g) {
   const Plan plan = plan_of(g);
   if (plan.way != Way::shared) return 0;
-  return static_cast<std::size_t>(((g.transpose_a ? plan.super_m : 0) + plan.super_n) * plan.super_k) * sizeof(T);
+  return static_cast<std::size_t>(((g.transpose_a ? plan.super_m : 0) + plan.super_n) * plan.super_k) *
+         sizeof(T);
 }
 
 template <class T>

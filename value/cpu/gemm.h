@@ -6,17 +6,18 @@
 
 namespace graingrad::cpu {
 
-/// What is done to a tile of C while it is hot. A seam: fused epilogues come with the patterns that compile fuses.
+/// What is done to a tile of C while it is hot. A seam: fused epilogues come with the patterns that compile
+/// fuses.
 enum class Epilogue { none };
 
-/// C = or += op(A) op(B), for each of `batch` items: C is [m, n], op(A) [m, k], op(B) [k, n], all row-major with the
-/// leading dimensions lda, ldb, ldc in elements; op transposes what is stored, so A is stored [k, m] where
-/// transpose_a. Item i's operands start i * stride elements further on; a stride of 0 shares an operand among items
-/// (not C).
+/// C = or += op(A) op(B), for each of `batch` items: C is [m, n], op(A) [m, k], op(B) [k, n], all row-major
+/// with the leading dimensions lda, ldb, ldc in elements; op transposes what is stored, so A is stored [k, m]
+/// where transpose_a. Item i's operands start i * stride elements further on; a stride of 0 shares an operand
+/// among items (not C).
 ///
-/// Contract: each element of C is one chain of fused multiply-adds over k in index order, which starts at +0 or, with
-/// `accumulate`, at the old element. Nothing else enters: not tiles, threads, m, n, leading dimensions, transposes,
-/// alignment or blocks of k. C overlaps neither A nor B.
+/// Contract: each element of C is one chain of fused multiply-adds over k in index order, which starts at +0
+/// or, with `accumulate`, at the old element. Nothing else enters: not tiles, threads, m, n, leading
+/// dimensions, transposes, alignment or blocks of k. C overlaps neither A nor B.
 template <class T>
 struct Gemm {
   const T* a = nullptr;
@@ -31,13 +32,13 @@ struct Gemm {
   Epilogue epilogue = Epilogue::none;
 };
 
-/// Throws UsageError for negative extents, leading dimensions shorter than a row, and grains other than 1. The
-/// functions below take a product that passes.
+/// Throws UsageError for negative extents, leading dimensions shorter than a row, and grains other than 1.
+/// The functions below take a product that passes.
 template <class T>
 void check(const Gemm<T>& gemm);
 
-/// Stages of a product; all tiles of one are done before the next begins. The pointers may be null here and in the
-/// three functions below: only extents and strides are read.
+/// Stages of a product; all tiles of one are done before the next begins. The pointers may be null here and
+/// in the three functions below: only extents and strides are read.
 template <class T>
 int gemm_stages(const Gemm<T>& gemm);
 

@@ -1,4 +1,5 @@
-// The register block of a matrix product, and the copies that feed it. Used by gemm.cpp and attention_kernel.cpp.
+// The register block of a matrix product, and the copies that feed it. Used by gemm.cpp and
+// attention_kernel.cpp.
 #pragma once
 
 #include <algorithm>
@@ -26,8 +27,8 @@ inline constexpr std::int64_t kBlockCols = 2 * Packet<T>::kWidth;
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// c[Rows, kBlockCols] = or += a[Rows, k] b[k, kBlockCols]: each element is one chain of fused multiply-adds over k in
-/// index order, from +0 or from the old c. `b` has consecutive columns and rows `b_row` apart.
+/// c[Rows, kBlockCols] = or += a[Rows, k] b[k, kBlockCols]: each element is one chain of fused multiply-adds
+/// over k in index order, from +0 or from the old c. `b` has consecutive columns and rows `b_row` apart.
 template <class T, int Rows>
 void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c, std::int64_t ldc,
                     bool accumulate) {
@@ -36,7 +37,8 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
   static constexpr T kZeros[kBlockCols<T>] = {};
   Real sum[Rows][2];
   const T* rows[Rows];
-  const T* const start = accumulate ? c : kZeros;  // loads without a branch: the compiler keeps sums in registers
+  const T* const start =
+      accumulate ? c : kZeros;  // loads without a branch: the compiler keeps sums in registers
   const std::int64_t start_row = accumulate ? ldc : 0;
   for (int i = 0; i < Rows; ++i) {
     rows[i] = a.data + i * a.row;
@@ -69,16 +71,23 @@ template <class T>
 void register_rows(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c,
                    std::int64_t ldc, bool accumulate) {
   switch (rows) {
-    case 1: return register_block<T, 1>(k, a, b, b_row, c, ldc, accumulate);
-    case 2: return register_block<T, 2>(k, a, b, b_row, c, ldc, accumulate);
-    case 3: return register_block<T, 3>(k, a, b, b_row, c, ldc, accumulate);
-    case 4: return register_block<T, 4>(k, a, b, b_row, c, ldc, accumulate);
-    case 5: return register_block<T, 5>(k, a, b, b_row, c, ldc, accumulate);
-    default: return register_block<T, 6>(k, a, b, b_row, c, ldc, accumulate);
+    case 1:
+      return register_block<T, 1>(k, a, b, b_row, c, ldc, accumulate);
+    case 2:
+      return register_block<T, 2>(k, a, b, b_row, c, ldc, accumulate);
+    case 3:
+      return register_block<T, 3>(k, a, b, b_row, c, ldc, accumulate);
+    case 4:
+      return register_block<T, 4>(k, a, b, b_row, c, ldc, accumulate);
+    case 5:
+      return register_block<T, 5>(k, a, b, b_row, c, ldc, accumulate);
+    default:
+      return register_block<T, 6>(k, a, b, b_row, c, ldc, accumulate);
   }
 }
 
-/// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are read.
+/// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
+/// read.
 template <class T>
 void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, MatrixView<T> a, const T* b,
                    std::int64_t b_row, T* c, std::int64_t ldc, bool accumulate) {
@@ -93,12 +102,13 @@ void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, MatrixV
   for (std::int64_t i = 0; i < rows; ++i) std::memcpy(c + i * ldc, copy + i * kCols, bytes);
 }
 
-// GCC warns that a template argument cannot keep the packet's alignment attributes; PacketBlock does not need them.
+// GCC warns that a template argument cannot keep the packet's alignment attributes; PacketBlock does not need
+// them.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 
-// Copies `width` (at most Width) lines of length k that are `line` apart, each contiguous, to out[l * Width + i];
-// lines that are missing give zeros.
+// Copies `width` (at most Width) lines of length k that are `line` apart, each contiguous, to out[l * Width +
+// i]; lines that are missing give zeros.
 template <class T, int Width>
 void pack_transposed(const T* in, std::int64_t line, std::int64_t width, std::int64_t k, T* out) {
   using Native = typename Eigen::internal::packet_traits<T>::type;
@@ -140,8 +150,8 @@ void pack_panels(MatrixView<T> in, std::int64_t lines, std::int64_t k, T* out, s
   const std::int64_t full = lines / Width;
   if (in.col == 1 && in.row != 1) {
     for (std::int64_t p = 0; p * Width < lines; ++p) {
-      pack_transposed<T, Width>(in.data + p * Width * in.row, in.row, std::min<std::int64_t>(Width, lines - p * Width),
-                                k, out + p * panel);
+      pack_transposed<T, Width>(in.data + p * Width * in.row, in.row,
+                                std::min<std::int64_t>(Width, lines - p * Width), k, out + p * panel);
     }
     return;
   }
@@ -155,7 +165,8 @@ void pack_panels(MatrixView<T> in, std::int64_t lines, std::int64_t k, T* out, s
     }
     for (std::int64_t i = full * Width; i < ceil_div(lines, Width) * Width; ++i) {
       for (std::int64_t l = first; l < last; ++l)
-        out[full * panel + l * Width + i - full * Width] = i < lines ? in.data[l * in.col + i * in.row] : T(0);
+        out[full * panel + l * Width + i - full * Width] =
+            i < lines ? in.data[l * in.col + i * in.row] : T(0);
     }
   }
 }
@@ -166,27 +177,29 @@ std::size_t block_product_bytes(std::int64_t n, std::int64_t k) {
   return static_cast<std::size_t>(ceil_div(n, kBlockCols<T>) * kBlockCols<T> * k) * sizeof(T);
 }
 
-/// Columns of b[k, n] in panels of kBlockCols for block_product_packed; `out` holds block_product_bytes(n, k).
+/// Columns of b[k, n] in panels of kBlockCols for block_product_packed; `out` holds block_product_bytes(n,
+/// k).
 template <class T>
 void pack_columns(MatrixView<T> b, std::int64_t n, std::int64_t k, T* out) {
   pack_panels<T, static_cast<int>(kBlockCols<T>)>({b.data, b.col, b.row}, n, k, out, kBlockCols<T> * k);
 }
 
-/// c[m, n] = or += a[m, k] b[k, n] with b packed by pack_columns.
+/// c[m, n] = or += a[m, k] b[k, n] with b packed by pack_columns; its panels lie `panel` elements apart.
 template <class T>
-void block_product_packed(MatrixView<T> a, const T* b, T* c, std::int64_t ldc, std::int64_t m, std::int64_t n,
-                          std::int64_t k, bool accumulate) {
+void block_product_packed(MatrixView<T> a, const T* b, std::int64_t panel, T* c, std::int64_t ldc,
+                          std::int64_t m, std::int64_t n, std::int64_t k, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
   for (std::int64_t j = 0; j < n; j += kCols) {
     for (std::int64_t i = 0; i < m; i += kBlockRows) {
-      register_tile(std::min(kBlockRows, m - i), std::min(kCols, n - j), k, a.at(i, 0), b + j * k, kCols,
-                    c + i * ldc + j, ldc, accumulate);
+      register_tile(std::min(kBlockRows, m - i), std::min(kCols, n - j), k, a.at(i, 0), b + j / kCols * panel,
+                    kCols, c + i * ldc + j, ldc, accumulate);
     }
   }
 }
 
-/// c[m, n] = or += a[m, k] b[k, n], serial, for operands that fit the first-level cache (sides up to about 128), with
-/// the chain of gemm.h. `b` is copied into `scratch` (block_product_bytes) only where its columns are not consecutive.
+/// c[m, n] = or += a[m, k] b[k, n], serial, for operands that fit the first-level cache (sides up to about
+/// 128), with the chain of gemm.h. `b` is copied into `scratch` (block_product_bytes) only where its columns
+/// are not consecutive.
 template <class T>
 void block_product(MatrixView<T> a, MatrixView<T> b, T* c, std::int64_t ldc, std::int64_t m, std::int64_t n,
                    std::int64_t k, bool accumulate, T* scratch) {
@@ -194,12 +207,13 @@ void block_product(MatrixView<T> a, MatrixView<T> b, T* c, std::int64_t ldc, std
   const std::int64_t direct = b.col == 1 ? n / kCols * kCols : 0;
   for (std::int64_t j = 0; j < direct; j += kCols) {
     for (std::int64_t i = 0; i < m; i += kBlockRows) {
-      register_rows(std::min(kBlockRows, m - i), k, a.at(i, 0), b.data + j, b.row, c + i * ldc + j, ldc, accumulate);
+      register_rows(std::min(kBlockRows, m - i), k, a.at(i, 0), b.data + j, b.row, c + i * ldc + j, ldc,
+                    accumulate);
     }
   }
   if (direct == n) return;
   pack_columns(b.at(0, direct), n - direct, k, scratch);
-  block_product_packed<T>(a, scratch, c + direct, ldc, m, n - direct, k, accumulate);
+  block_product_packed<T>(a, scratch, kCols * k, c + direct, ldc, m, n - direct, k, accumulate);
 }
 
 }  // namespace graingrad::cpu

@@ -1,4 +1,5 @@
-// Fixed-size lanes: the unit in which elementwise and row kernels work, so that bits do not depend on addresses.
+// Fixed-size lanes: the unit in which elementwise and row kernels work, so that bits do not depend on
+// addresses.
 #pragma once
 
 #include <Eigen/Core>
@@ -13,8 +14,8 @@ namespace graingrad::cpu {
 /// Elements in one lane group, for every dtype and instruction set.
 inline constexpr std::int64_t kLanes = 16;
 
-/// Sixteen elements of float or double. Every operation on lanes acts on each lane alone, except the reductions
-/// below, whose order is written out.
+/// Sixteen elements of float or double. Every operation on lanes acts on each lane alone, except the
+/// reductions below, whose order is written out.
 template <class T>
 using Lanes = Eigen::Array<T, 16, 1>;
 
@@ -52,8 +53,8 @@ inline T tree_sum(const Lanes<T>& x) {
   return (x4[0] + x4[2]) + (x4[1] + x4[3]);
 }
 
-/// The larger of two elements; NaN where either is NaN. The order of the operands never matters, but for the sign of
-/// a zero and the bits of a NaN.
+/// The larger of two elements; NaN where either is NaN. The order of the operands never matters, but for the
+/// sign of a zero and the bits of a NaN.
 template <class P>
 inline typename P::Real larger(typename P::Real a, typename P::Real b) {
   const typename P::Real larger = b > a ? b : a;
@@ -64,14 +65,16 @@ inline typename P::Real larger(typename P::Real a, typename P::Real b) {
 template <class T, class F>
 inline Lanes<T> map_packets(F&& f, const Lanes<T>& x) {
   Lanes<T> y;
-  for (int i = 0; i < 16; i += Packet<T>::kWidth) Packet<T>::store(y.data() + i, f(Packet<T>::load(x.data() + i)));
+  for (int i = 0; i < 16; i += Packet<T>::kWidth)
+    Packet<T>::store(y.data() + i, f(Packet<T>::load(x.data() + i)));
   return y;
 }
 template <class T, class F>
 inline Lanes<T> map_packets(F&& f, const Lanes<T>& a, const Lanes<T>& b) {
   using P = Packet<T>;
   Lanes<T> y;
-  for (int i = 0; i < 16; i += P::kWidth) P::store(y.data() + i, f(P::load(a.data() + i), P::load(b.data() + i)));
+  for (int i = 0; i < 16; i += P::kWidth)
+    P::store(y.data() + i, f(P::load(a.data() + i), P::load(b.data() + i)));
   return y;
 }
 
@@ -93,16 +96,33 @@ inline Lanes<T> larger(const Lanes<T>& a, const Lanes<T>& b) {
 /// The largest lane, NaN if there is one, by the same tree as tree_sum.
 template <class T>
 inline T tree_max(const Lanes<T>& x) {
-  T y[16];
-  std::memcpy(y, x.data(), sizeof y);
-  for (int width = 8; width > 0; width /= 2) {
+  using P = Packet<T>;
+  typename P::Real packet = P::load(x.data());
+  for (int i = P::kWidth; i < 16; i += P::kWidth) packet = larger<P>(packet, P::load(x.data() + i));
+  T y[P::kWidth];
+  P::store(y, packet);
+  for (int width = P::kWidth / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) y[i] = larger<Scalar<T>>(y[i], y[i + width]);
   }
   return y[0];
 }
 
-/// The sum of f(lanes) over p[0, n): 16 running sums that start at +0 at p[0], the tail on a copy whose missing lanes
-/// are +0 after `f`, then the lane tree. 0 for n = 0.
+/// The first `n` (0 to 16) lanes of x, then `fill`: for tails in scratch, where what lies behind them may be
+/// read.
+template <class T>
+inline Lanes<T> keep_first(const Lanes<T>& x, std::int64_t n, T fill) {
+  static constexpr T kIndex[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  using P = Packet<T>;
+  Lanes<T> y;
+  for (int i = 0; i < 16; i += P::kWidth) {
+    const auto kept = P::load(kIndex + i) < P::splat(static_cast<T>(n));
+    P::store(y.data() + i, kept ? P::load(x.data() + i) : P::splat(fill));
+  }
+  return y;
+}
+
+/// The sum of f(lanes) over p[0, n): 16 running sums that start at +0 at p[0], the tail on a copy whose
+/// missing lanes are +0 after `f`, then the lane tree. 0 for n = 0.
 template <class T, class F>
 inline T row_sum(const T* p, std::int64_t n, F&& f) {
   Lanes<T> sum = Lanes<T>::Zero();

@@ -1,8 +1,9 @@
-// Transcendental functions, written once over packs: the same bits for an element and for lanes, no libm, no branches.
+// Transcendental functions, written once over packs: the same bits for an element and for lanes, no libm, no
+// branches.
 //
-// Every function is a fixed sequence of correctly rounded operations and selects, so an element's bits depend neither
-// on its place in memory nor on the instruction set. Errors are bounds in units in the last place (ulp), held by
-// tests/value/math_test.cpp, for subnormal arguments and results too.
+// Every function is a fixed sequence of correctly rounded operations and selects, so an element's bits depend
+// neither on its place in memory nor on the instruction set. Errors are bounds in units in the last place
+// (ulp), held by tests/value/math_test.cpp, for subnormal arguments and results too.
 #pragma once
 
 #include "value/cpu/math_parts.h"
@@ -68,8 +69,8 @@ typename P::Real rsqrt(typename P::Real x) {
   return typename P::Element(1) / P::sqrt(x);
 }
 
-/// x^y in double, 0.6 ulp, with the special values of C's pow: pow(x, 0) = pow(1, y) = 1; a negative x takes integral
-/// y. The logarithm is carried in two doubles (after the idea of FreeBSD's e_pow.c).
+/// x^y in double, 0.6 ulp, with the special values of C's pow: pow(x, 0) = pow(1, y) = 1; a negative x takes
+/// integral y. The logarithm is carried in two doubles (after the idea of FreeBSD's e_pow.c).
 template <class P>
 typename P::Real pow_f64(typename P::Real x, typename P::Real y) {
   using Real = typename P::Real;
@@ -81,7 +82,8 @@ typename P::Real pow_f64(typename P::Real x, typename P::Real y) {
 
   const Real p = y * log_high;
   const Real p_low = P::fma(y, log_high, -p) + y * log_low;
-  const Real power = math_parts::exp_of_two<P>(p, math_parts::absolute<P>(p) < P::splat(750.0) ? p_low : zero);
+  const Real power =
+      math_parts::exp_of_two<P>(p, math_parts::absolute<P>(p) < P::splat(750.0) ? p_low : zero);
 
   const Real half = 0.5 * y;
   const auto integral = P::floor(y) == y;
@@ -97,34 +99,18 @@ typename P::Real pow_f64(typename P::Real x, typename P::Real y) {
 
 /// The functions above on one element.
 template <class T>
-  requires std::is_floating_point_v<T>
-T exp(T x) {
-  return cpu::exp<Scalar<T>>(x);
-}
+requires std::is_floating_point_v<T> T exp(T x) { return cpu::exp<Scalar<T>>(x); }
 template <class T>
-  requires std::is_floating_point_v<T>
-T log(T x) {
-  return cpu::log<Scalar<T>>(x);
-}
+requires std::is_floating_point_v<T> T log(T x) { return cpu::log<Scalar<T>>(x); }
 template <class T>
-  requires std::is_floating_point_v<T>
-T tanh(T x) {
-  return cpu::tanh<Scalar<T>>(x);
-}
+requires std::is_floating_point_v<T> T tanh(T x) { return cpu::tanh<Scalar<T>>(x); }
 template <class T>
-  requires std::is_floating_point_v<T>
-T sigmoid(T x) {
-  return cpu::sigmoid<Scalar<T>>(x);
-}
+requires std::is_floating_point_v<T> T sigmoid(T x) { return cpu::sigmoid<Scalar<T>>(x); }
 template <class T>
-  requires std::is_floating_point_v<T>
-T rsqrt(T x) {
-  return cpu::rsqrt<Scalar<T>>(x);
-}
+requires std::is_floating_point_v<T> T rsqrt(T x) { return cpu::rsqrt<Scalar<T>>(x); }
 /// x^y; floats go through double and are rounded once more.
 template <class T>
-  requires std::is_floating_point_v<T>
-T pow(T x, T y) {
+requires std::is_floating_point_v<T> T pow(T x, T y) {
   return static_cast<T>(pow_f64<Scalar<double>>(static_cast<double>(x), static_cast<double>(y)));
 }
 
@@ -153,7 +139,8 @@ template <class T>
 Lanes<T> pow(const Lanes<T>& x, const Lanes<T>& y) {
   using Real = Packet<double>::Real;
   const Lanes<double> xs = x.template cast<double>(), ys = y.template cast<double>();
-  return map_packets<double>([](Real a, Real b) { return pow_f64<Packet<double>>(a, b); }, xs, ys).template cast<T>();
+  return map_packets<double>([](Real a, Real b) { return pow_f64<Packet<double>>(a, b); }, xs, ys)
+      .template cast<T>();
 }
 
 }  // namespace graingrad::cpu

@@ -1,4 +1,5 @@
-// What math.h is made of: constants, range reduction and extended precision, over packs. Not for use elsewhere.
+// What math.h is made of: constants, range reduction and extended precision, over packs. Not for use
+// elsewhere.
 #pragma once
 
 #include <bit>
@@ -9,9 +10,9 @@
 
 namespace graingrad::cpu::math_parts {
 
-/// The constants of a type. kShift is 1.5 * 2^mantissa: adding it rounds to an integer that lies in the low bits.
-/// The polynomials for exp are Chebyshev interpolants of (e^r - 1 - r) / r^2 on |r| <= 0.347; those for log are the
-/// ones of FreeBSD's e_logf.c and e_log.c (Sun Microsystems, 1993).
+/// The constants of a type. kShift is 1.5 * 2^mantissa: adding it rounds to an integer that lies in the low
+/// bits. The polynomials for exp are Chebyshev interpolants of (e^r - 1 - r) / r^2 on |r| <= 0.347; those for
+/// log are the ones of FreeBSD's e_logf.c and e_log.c (Sun Microsystems, 1993).
 template <class T>
 struct Constants;
 
@@ -55,9 +56,9 @@ struct Constants<double> {
                                     0x1.27e4db46cddd1p-22,
                                     0x1.af4e554377204p-26,
                                     0x1.1f7340dbc337ep-29};
-  static constexpr double kLog[] = {6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
-                                    2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
-                                    1.479819860511658591e-01};
+  static constexpr double kLog[] = {
+      6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
+      1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01};
 };
 
 /// c[0] + c[1] x + ... by fused multiply-adds.
@@ -143,7 +144,8 @@ typename P::Real exp_of_two(typename P::Real x, typename P::Real low) {
 }
 
 /// (a + a_low) / (one + b) with the rounding of one + b made good, for 0 <= b, or b <= one.
-/// `one` must be the larger of the two or both of one magnitude; the error is the last rounding's and a_low's.
+/// `one` must be the larger of the two or both of one magnitude; the error is the last rounding's and
+/// a_low's.
 template <class P>
 typename P::Real quotient_with_sum(typename P::Real a, typename P::Real a_low, typename P::Real one,
                                    typename P::Real b) {

@@ -13,8 +13,8 @@ namespace graingrad::cpu {
 template <class T>
 using BitsOf = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
 
-/// Arithmetic on one element. `Real` and `Bits` take the operators + - * / & | << >>, comparisons, and `?:` on a
-/// comparison; so a function written over a pack `P` gives the same bits as Scalar<T> and as Packet<T>.
+/// Arithmetic on one element. `Real` and `Bits` take the operators + - * / & | << >>, comparisons, and `?:`
+/// on a comparison; so a function written over a pack `P` gives the same bits as Scalar<T> and as Packet<T>.
 template <class T>
 struct Scalar {
   using Element = T;
@@ -30,8 +30,8 @@ struct Scalar {
   static Real sqrt(Real x) { return std::sqrt(x); }
 };
 
-/// Arithmetic on one machine vector (8 floats or 4 doubles with AVX2). The operators are the compiler's own vector
-/// extension, the rest Eigen's packet functions.
+/// Arithmetic on one machine vector (8 floats or 4 doubles with AVX2). The operators are the compiler's own
+/// vector extension, the rest Eigen's packet functions.
 template <class T>
 struct Packet {
   using Element = T;

@@ -1,0 +1,83 @@
+// Everything that is not a matrix product: rates in GB/s of operands and results, attention in GFLOP/s.
+#include <benchmark/benchmark.h>
+
+#include <functional>
+
+#include "value/compile.h"
+#include "value/gradient.h"
+#include "value/ops/attention.h"
+#include "value/ops/elementwise.h"
+#include "value/ops/loss.h"
+#include "value/ops/reduce.h"
+#include "value/ops/softmax.h"
+#include "value/workspace.h"
+
+namespace {
+
+using namespace graingrad;
+
+// Replays what `record` makes of inputs a and b [rows, columns].
+void replay(benchmark::State& state, std::int64_t rows, std::int64_t columns, int tensors,
+            const std::function<Value(Value, Value)>& record) {
+  Graph graph;
+  const Value a = graph.input("a", {DType::f32, {rows, columns}}), b = graph.input("b", {DType::f32, {rows, columns}});
+  const Value c = record(a, b);
+  ParameterStore store(DType::f32);
+  const Program program = compile(graph, std::span(&c, 1), &store, cpu_backend());
+  Workspace workspace({&program}, store, {static_cast<int>(state.range(0)), cpu::Schedule::fixed});
+  workspace.poison(std::byte{0x3C});
+  for (auto _ : state) workspace.run(program, Phase::forward);
+  state.counters["GB/s"] = benchmark::Counter(4e-9 * static_cast<double>(tensors * rows * columns),
+                                              benchmark::Counter::kIsIterationInvariantRate);
+}
+
+constexpr std::int64_t kRows = 2048, kColumns = 1024;
+
+void add(benchmark::State& state) {
+  replay(state, kRows, kColumns, 3, [](Value a, Value b) { return a + b; });
+}
+void exponential(benchmark::State& state) {
+  replay(state, kRows, kColumns, 2, [](Value a, Value) { return exp(a); });
+}
+void hyperbolic_tangent(benchmark::State& state) {
+  replay(state, kRows, kColumns, 2, [](Value a, Value) { return tanh(a); });
+}
+void row_sum(benchmark::State& state) {
+  replay(state, kRows, kColumns, 1, [](Value a, Value) { return sum(a, {1}); });
+}
+void column_sum(benchmark::State& state) {
+  replay(state, kRows, kColumns, 1, [](Value a, Value) { return sum(a, {0}); });
+}
+void softmax_rows(benchmark::State& state) {
+  replay(state, kRows, kColumns, 2, [](Value a, Value) { return softmax(a); });
+}
+BENCHMARK(add)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(exponential)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(hyperbolic_tangent)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(row_sum)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(column_sum)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(softmax_rows)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+
+// Causal attention of one sequence, 8 heads of 64: forward alone, or forward and backward.
+void attention_block(benchmark::State& state) {
+  const std::int64_t sequence = state.range(0), heads = 8, head_dim = 64;
+  const bool backward = state.range(1) != 0;
+  Graph graph;
+  const Value qkv = graph.input("qkv", {DType::f32, {sequence, heads * 3 * head_dim}});
+  const Value out = attention(qkv, {.sequence = sequence, .head_dim = head_dim});
+  const Value result = backward ? gradient(sum(out), {qkv})[0] : out;
+  ParameterStore store(DType::f32);
+  const Program program = compile(graph, std::span(&result, 1), &store, cpu_backend());
+  Workspace workspace({&program}, store, {static_cast<int>(state.range(2)), cpu::Schedule::fixed});
+  workspace.poison(std::byte{0x3C});
+  for (auto _ : state) workspace.run(program, Phase::forward);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(1e-9 * program.cost().product_flops, benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(attention_block)
+    ->ArgNames({"sequence", "backward", "threads"})
+    ->ArgsProduct({{256, 1024}, {0, 1}, {1, 2}})
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+
+}  // namespace
