@@ -13,6 +13,7 @@
 #include "nn/gpt.h"
 #include "nn/init.h"
 #include "nn/optimizer.h"
+#include "parallel/mesh.h"
 #include "value/compile.h"
 #include "value/gradient.h"
 
@@ -78,7 +79,7 @@ Program compile_micro_batch(const nn::Gpt& model, const ParameterStore& store, s
 
 // A run before it trains: model, programs, store and training.
 struct Setup {
-  Setup(const Options& o, int ranks) : model(config_of(o)), store(model.config().dtype) {
+  Setup(const Options& o, const parallel::Mesh& mesh) : model(config_of(o)), store(model.config().dtype) {
     for (const ParameterDescription& p : model.parameters()) store.add(p);
     store.add_sum("loss");
     store.add_register("inverse_count", store.dtype());
@@ -90,14 +91,14 @@ struct Setup {
     training.emplace(Training{.store = store, .programs = {&program}, .update = &update});
     parallel::StepShape& shape = training->shape;
     shape.micro_batches = o.global_batch / o.micro_batch;
-    shape.ranks = ranks;
+    shape.ranks = mesh.extent(parallel::Axis::data);
     shape.summation.grains = o.common.grains > 0
                                  ? o.common.grains
                                  : parallel::default_grains(shape.micro_batches, store.gradient_bytes());
     training->reduce = parallel::reduction_from_name(o.common.reduce);
     training->split_wait = !o.common.no_split_wait;
     training->team.schedule = cpu::schedule_from(o.common.schedule);
-    parallel::check_summation(shape.summation, shape.micro_batches, ranks);
+    parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
   }
 
   nn::Gpt model;
@@ -112,8 +113,28 @@ std::int64_t flops_per_step(const Options& o, const nn::Gpt& model) {
   return std::llround(model.flops_per_token() * static_cast<double>(tokens_per_step(o)));
 }
 
+// The shapes of one layer, node by node, beside the names that lectures on attention give them.
+void print_shapes(const Output& out, const Program& program) {
+  out.say("shapes of layer 0, forward:");
+  out.say("  {:<16} {:<13} {:<24} {}", "scope", "op", "result", "what it is");
+  for (std::size_t i = 0; i < program.backward_from; ++i) {
+    const Instruction& instruction = program.instructions[i];
+    const std::string& scope = program.scopes[instruction.scope];
+    if (instruction.op == nullptr || !scope.starts_with("h.0")) continue;
+    const bool projects_in = scope.ends_with("c_attn"), projects_out = scope.ends_with("c_proj");
+    const std::string_view what =
+        instruction.op->name == "attention"
+            ? "Score, softmax, Z_i, Merge_1 (a score block of 64 x 64 at a time; T x T never lies in memory)"
+        : projects_in  ? "Q, K, V head by head: Partition_1 is a matter of columns, nothing is copied"
+        : projects_out ? "Out"
+                       : "x + Out";
+    out.say("  {:<16} {:<13} {:<24} {}", scope, instruction.op->name,
+            program.specs[instruction.first_operand + instruction.inputs].to_string(), what);
+  }
+}
+
 int dry_run(const Options& o, const Output& out) {
-  Setup setup(o, static_cast<int>(o.common.world));
+  Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)));
   setup.training->team.threads = static_cast<int>(std::max<std::int64_t>(1, o.common.threads));
   const auto [rank, plan] = fullest_rank(*setup.training);
   const Training& training = *setup.training;
@@ -123,6 +144,7 @@ int dry_run(const Options& o, const Output& out) {
           o.micro_batch, o.sequence, training.shape.summation.grains, tokens_per_step(o));
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
           flops_per_step(o, setup.model), o.untie ? " and wte" : "");
+  print_shapes(out, setup.program);
   parallel::ReductionSpec spec;
   spec.kind = training.reduce;
   spec.count = setup.store.gradient_elements();
@@ -147,7 +169,9 @@ int train(Job& job, const Options& o, const Cli& cli) {
   const std::int64_t base_rss = peak_rss_bytes();
   const auto seed = static_cast<std::uint64_t>(o.common.seed);
   const ByteCorpus corpus(o.data.empty() ? default_corpus_path() : o.data, o.sequence, o.vocab, seed);
-  Setup setup(o, world.size());
+  const parallel::Mesh mesh(world.size());
+  parallel::check_runnable(mesh, world.size());
+  Setup setup(o, mesh);
   Training& training = *setup.training;
   training.team.threads = placement.threads;
   const PlanBytes plan = plan_bytes(training, world.rank());
@@ -200,7 +224,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
   }
   FinalRecord record;
   record.program = "gpt_attention";
-  record.data_ranks = world.size();
+  record.data_ranks = mesh.extent(parallel::Axis::data);
   record.threads = placement.threads;
   record.micro_batch = o.micro_batch;
   record.global_batch = o.global_batch;

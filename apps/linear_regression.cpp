@@ -12,7 +12,7 @@
 #include "apps/support/training.h"
 #include "nn/init.h"
 #include "nn/optimizer.h"
-#include "parallel/launcher.h"
+#include "parallel/mesh.h"
 
 namespace graingrad::apps {
 namespace {
@@ -58,7 +58,7 @@ bool is_monotone(const std::vector<double>& losses, const Bounds12& bounds) {
 
 // A run before it trains: programs, store and training.
 struct Setup {
-  explicit Setup(const Options& o, int ranks)
+  Setup(const Options& o, const parallel::Mesh& mesh)
       : engine(o.engine == "scalar" ? Engine::scalar : Engine::vector),
         store(o.dtype == "f32" ? DType::f32 : DType::f64) {
     declare_regression(store, engine, o.features);
@@ -71,13 +71,13 @@ struct Setup {
     parallel::StepShape& shape = training->shape;
     shape.micro_batches = (o.samples + o.block - 1) / o.block;
     shape.short_tail = programs.size() > 1;
-    shape.ranks = ranks;
+    shape.ranks = mesh.extent(parallel::Axis::data);
     shape.summation.grains = o.common.grains > 0
                                  ? o.common.grains
                                  : parallel::default_grains(shape.micro_batches, store.gradient_bytes());
     training->reduce = parallel::reduction_from_name(o.common.reduce);
     training->split_wait = !o.common.no_split_wait;
-    parallel::check_summation(shape.summation, shape.micro_batches, ranks);
+    parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
   }
 
   Engine engine;
@@ -91,7 +91,7 @@ struct Setup {
 std::int64_t flops_per_step(const Options& o) { return o.samples * (4 * o.features + 3); }
 
 int dry_run(const Options& o, const Output& out) {
-  Setup setup(o, static_cast<int>(o.common.world));
+  Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)));
   setup.training->shape.workers = static_cast<int>(std::max<std::int64_t>(1, o.common.threads));
   const auto [rank, plan] = fullest_rank(*setup.training);
   out.say("linear_regression: {} ranks, {} parameters, {} micro-batches in {} grains, {} flops a step", o.common.world,
@@ -124,7 +124,9 @@ int train(Job& job, const Options& o, const Cli& cli) {
   const Placement placement = place(bind_from_name(o.common.bind), static_cast<int>(o.common.threads));
   if (const auto all = gather_placements(world, placement); job.speaks()) out.say("{}", describe(all));
   const std::int64_t base_rss = peak_rss_bytes();
-  Setup setup(o, world.size());
+  const parallel::Mesh mesh(world.size());
+  parallel::check_runnable(mesh, world.size());
+  Setup setup(o, mesh);
   Training& training = *setup.training;
   training.shape.workers = placement.threads;
   const PlanBytes plan = plan_bytes(training, world.rank());
@@ -174,7 +176,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
   const bool monotone = is_monotone(losses, bounds);
   FinalRecord record;
   record.program = "linear_regression";
-  record.data_ranks = world.size();
+  record.data_ranks = mesh.extent(parallel::Axis::data);
   record.threads = placement.threads;
   record.micro_batch = o.block;
   record.global_batch = o.samples;

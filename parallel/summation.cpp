@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <string>
+
 #include <algorithm>
 
 #include "value/error.h"
@@ -29,11 +31,15 @@ void check_summation(const Summation& summation, std::int64_t micro_batches, std
                     micro_batches, summation.grains, micro_batches));
   }
   if (ranks > summation.grains) {
+    const std::string more =
+        ranks <= micro_batches
+            ? fmt::format("give --grains {} or more", ranks)
+            : fmt::format("--grains {} with as many micro-batches (there are {})", ranks, micro_batches);
     throw LayoutError(
         fmt::format("summation: {} data ranks but {} grain{}, and a rank needs a grain of its own; start "
-                    "at most {} rank{}, or give --grains {} or more (at most {}, the micro-batches)",
+                    "at most {} rank{}, or {}",
                     ranks, summation.grains, summation.grains == 1 ? "" : "s", summation.grains,
-                    summation.grains == 1 ? "" : "s", ranks, micro_batches));
+                    summation.grains == 1 ? "" : "s", more));
   }
 }
 

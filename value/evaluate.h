@@ -15,9 +15,9 @@ class ParameterStore;
 
 struct EvaluateOptions {
   /// Numbers of each input leaf, row-major, by name.
-  std::map<std::string, std::vector<double>> inputs;
+  std::map<std::string, std::vector<double>> inputs = {};
   /// Numbers of each register, by name.
-  std::map<std::string, double> registers;
+  std::map<std::string, double> registers = {};
   /// Where parameters and states lie; null if the values need none. Their effects are not run.
   ParameterStore* store = nullptr;
   int threads = 1;

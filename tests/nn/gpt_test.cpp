@@ -82,8 +82,9 @@ TEST_P(GptTest, StartsNearAUniformGuessAndLearns) {
   Fixture f(GetParam());
   const double first = f.loss(true);
   EXPECT_NEAR(first, std::log(19.0), 0.2);
+  f.workspace->set_register(kLearningRate, 3);  // a tied table starts small, and slowly
   double last = first;
-  for (int i = 0; i < 30; ++i) {
+  for (int i = 0; i < 60; ++i) {
     f.workspace->run(f.gpt.update, Phase::forward);
     last = f.loss(true);
   }

@@ -13,5 +13,6 @@ void add_softmax(Backend& backend);
 void add_embedding(Backend& backend);
 void add_attention(Backend& backend);
 void add_loss(Backend& backend);
+void add_random(Backend& backend);
 
 }  // namespace graingrad::cpu

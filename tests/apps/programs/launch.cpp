@@ -18,7 +18,7 @@ namespace {
 // GRAINGRAD_BINARIES, GRAINGRAD_MPIRUN ("mpirun -n") and GRAINGRAD_MPIRUN_FLAGS come from CMake.
 std::string path_of(const std::string& program) { return std::string(GRAINGRAD_BINARIES) + "/" + program; }
 
-std::string quoted(const std::string& text) { return "'" + text + "'"; }
+std::string in_quotes(const std::string& text) { return "'" + text + "'"; }
 
 std::string command_of(const Launch& launch) {
   std::string command =
@@ -26,7 +26,7 @@ std::string command_of(const Launch& launch) {
   if (launch.ranks > 0)
     command += std::string(GRAINGRAD_MPIRUN) + " " + std::to_string(launch.ranks) + " " +
                GRAINGRAD_MPIRUN_FLAGS + " ";
-  return command + quoted(path_of(launch.program)) + " " + launch.arguments;
+  return command + in_quotes(path_of(launch.program)) + " " + launch.arguments;
 }
 
 int code_of(int status) {
@@ -66,7 +66,7 @@ Outcome run(const Launch& launch) {
   Outcome outcome;
   outcome.command = command_of(launch);
   const std::string command =
-      outcome.command + " >" + quoted(folder / "out") + " 2>" + quoted(folder / "err") + " </dev/null";
+      outcome.command + " >" + in_quotes(folder / "out") + " 2>" + in_quotes(folder / "err") + " </dev/null";
   outcome.code = code_of(std::system(command.c_str()));
   outcome.out = text_of(folder / "out");
   outcome.err = text_of(folder / "err");
@@ -85,7 +85,7 @@ nlohmann::json final_record(Launch launch) {
 }
 
 Background::Background(const Launch& launch, std::string output) {
-  const std::string command = "exec " + command_of(launch) + " >" + quoted(output) + " 2>&1 </dev/null";
+  const std::string command = "exec " + command_of(launch) + " >" + in_quotes(output) + " 2>&1 </dev/null";
   pid_ = ::fork();
   if (pid_ < 0) throw std::runtime_error("cannot fork");
   if (pid_ == 0) {
