@@ -81,7 +81,9 @@ std::vector<std::vector<double>> run_module(Layer& layer) {
   const Value loss = sum(y * graph.tensor(y.shape(), weights(static_cast<std::size_t>(y.shape().size()))));
   std::vector<Value> results = gradient(loss, of);
   results.insert(results.begin(), y);
-  return evaluate(results, {.store = &layer.store});
+  EvaluateOptions options;
+  options.store = &layer.store;
+  return evaluate(results, options);
 }
 
 TEST(CausalSelfAttention, EqualsProductsAndASoftmax) {

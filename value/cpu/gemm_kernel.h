@@ -46,9 +46,11 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
   const std::int64_t step = a.col;
-  for (int i = 0; i < Rows; ++i) {
-    __builtin_prefetch(c + i * ldc, 1);
-    __builtin_prefetch(c + i * ldc + kBlockCols<T> - 1, 1);
+  // The rows of c that the next block, in the usual order, begins with; numbers, since they may lie behind c.
+  for (int i = Rows; i < 2 * Rows; ++i) {
+    const auto row = reinterpret_cast<std::uintptr_t>(c) + static_cast<std::uintptr_t>(i * ldc) * sizeof(T);
+    __builtin_prefetch(reinterpret_cast<const void*>(row), 1);
+    __builtin_prefetch(reinterpret_cast<const void*>(row + kBlockCols<T> * sizeof(T) - 1), 1);
   }
 #pragma GCC unroll 4
   for (std::int64_t l = 0; l < k; ++l) {

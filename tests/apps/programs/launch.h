@@ -24,11 +24,11 @@ class Folder {
 
 /// How to start a program.
 struct Launch {
-  std::string program;      ///< "linear_regression" or "gpt_attention"
-  std::string arguments;    ///< as in a shell
-  int ranks = 0;            ///< 0: without mpirun
-  std::string environment;  ///< "A=1 B=2"
-  int limit_seconds = 60;   ///< killed after so long, with exit code 124 or 137
+  std::string program = {};      ///< "linear_regression" or "gpt_attention"
+  std::string arguments = {};    ///< as in a shell
+  int ranks = 0;                 ///< 0: without mpirun
+  std::string environment = {};  ///< "A=1 B=2"
+  int limit_seconds = 60;        ///< killed after so long, with exit code 124 or 137
 };
 
 /// What came of it.

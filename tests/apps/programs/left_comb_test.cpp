@@ -20,7 +20,8 @@ std::string train(DType dtype, const std::optional<StepPlan>& by_hand) {
   nn::SmallGpt gpt(
       {.layers = 1, .heads = 2, .width = 32, .sequence = kLength, .vocab = 40, .tied = true, .dtype = dtype},
       kSequences);
-  parallel::StepShape shape{.micro_batches = kMicroBatches};
+  parallel::StepShape shape;
+  shape.micro_batches = kMicroBatches;
   shape.summation.grains = kGrains;
   const StepPlan plan = by_hand ? *by_hand : parallel::plan_step(shape, 0).step;
   gpt.store.allocate(plan.gradient_blocks);
@@ -61,7 +62,7 @@ StepPlan plan_of(const std::vector<std::pair<int, int>>& combines) {
 
 class LeftComb : public testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(DTypes, LeftComb, testing::Values(DType::f32, DType::f64),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+                         [](const auto& at) { return std::string(name_of(at.param)); });
 
 TEST_P(LeftComb, IsNotTheTree) {
   const std::string planned = train(GetParam(), std::nullopt);
