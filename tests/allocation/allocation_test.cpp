@@ -25,7 +25,7 @@ using parallel::ReductionKind;
 constexpr int kSteps = 5;
 
 // Step 1, then kSteps more, of which none may allocate.
-void expect_no_allocation(Trainer& trainer, const std::string& what) {
+void expect_no_allocation(const Training& training, Trainer& trainer, const std::string& what) {
   test::begin_counting();
   const test::Allocations before = test::allocations();
   trainer.step();
@@ -34,8 +34,12 @@ void expect_no_allocation(Trainer& trainer, const std::string& what) {
   const test::Allocations after = test::allocations();
   const test::Allocations one = first - before, rest = after - first;
   EXPECT_EQ(rest.own, 0) << what << ": addr2line -e <this test> 0x" << std::hex << test::last_own_address();
-  if (test_world().size() == 1)
+  if (test_world().size() == 1) {
     EXPECT_EQ(rest.libc, 0) << what << ": the C library, with one rank on our behalf";
+  }
+  const PlanBytes plan = plan_bytes(training, test_world().rank());
+  EXPECT_EQ(trainer.used_bytes(), plan.peak) << what << ": on every rank the plan is what is used";
+  EXPECT_GE(fullest_rank(training).second.peak, plan.peak) << what;
   if (test_world().rank() == 0)
     std::printf(
         "%s: step 1: %lld own, %lld libraries; %d more: %lld own, %lld C library, %lld libraries (%lld "
@@ -56,8 +60,10 @@ void run_regression(Engine engine, int threads, ReductionKind reduce) {
   const Program block = compile_block(store, kBlock, 5), tail = compile_block(store, kSamples % kBlock, 5);
   const Program update = compile_update(store);
   Training training{.store = store, .programs = {&block, &tail}, .update = &update};
-  training.shape = {
-      .micro_batches = kBlocks, .short_tail = true, .ranks = test_world().size(), .workers = threads};
+  training.shape.micro_batches = kBlocks;
+  training.shape.short_tail = true;
+  training.shape.ranks = test_world().size();
+  training.shape.workers = threads;
   training.shape.summation.grains = kBlocks;
   training.reduce = reduce;
   const std::vector<double> w = true_weights(5, 1);
@@ -68,14 +74,16 @@ void run_regression(Engine engine, int threads, ReductionKind reduce) {
   nn::initialize(store, 1);
   trainer.set_register("inverse_count", 1.0 / kSamples);
   trainer.set_register(nn::kLearningRate, 0.025);
-  expect_no_allocation(trainer, describe(engine == Engine::scalar ? "scalar regression" : "vector regression",
-                                         threads, reduce));
+  expect_no_allocation(
+      training, trainer,
+      describe(engine == Engine::scalar ? "scalar regression" : "vector regression", threads, reduce));
 }
 
 void run_gpt(int threads, cpu::Schedule schedule, ReductionKind reduce) {
   nn::SmallGpt gpt({.layers = 2, .heads = 4, .width = 64, .sequence = 80, .vocab = 50, .tied = false}, 2);
   Training training{.store = gpt.store, .programs = {&gpt.program}, .update = &gpt.update};
-  training.shape = {.micro_batches = 7, .ranks = test_world().size()};
+  training.shape.micro_batches = 7;
+  training.shape.ranks = test_world().size();
   training.shape.summation.grains = 7;
   training.reduce = reduce;
   training.team = {.threads = threads, .schedule = schedule};
@@ -84,7 +92,8 @@ void run_gpt(int threads, cpu::Schedule schedule, ReductionKind reduce) {
   nn::initialize(gpt.store, 1);
   trainer.set_register("inverse_count", 1.0 / (7 * 160));
   trainer.set_register(nn::kLearningRate, 0.1);
-  expect_no_allocation(trainer, describe("gpt, " + std::string(cpu::name_of(schedule)), threads, reduce));
+  expect_no_allocation(training, trainer,
+                       describe("gpt, " + std::string(cpu::name_of(schedule)), threads, reduce));
 }
 
 constexpr ReductionKind kReductions[] = {ReductionKind::tree, ReductionKind::allreduce,
@@ -116,22 +125,26 @@ TEST(Allocation, CountsEveryKind) {
     return (test::allocations() - before).own;
   };
   // A compiler may drop an allocation that nothing looks at.
-  void* volatile keep = nullptr;
-  EXPECT_EQ(seen([&] { std::free(keep = std::malloc(10)); }), 1);
-  EXPECT_EQ(seen([&] { std::free(keep = std::calloc(10, 2)); }), 1);
-  EXPECT_EQ(seen([&] { std::free(keep = std::realloc(nullptr, 10)); }), 1);
-  EXPECT_EQ(seen([&] { std::free(keep = std::aligned_alloc(64, 64)); }), 1);
+  void* kept = nullptr;
+  const auto keep = [&kept](void* p) {
+    *const_cast<void* volatile*>(&kept) = p;
+    return kept;
+  };
+  EXPECT_EQ(seen([&] { std::free(keep(std::malloc(10))); }), 1);
+  EXPECT_EQ(seen([&] { std::free(keep(std::calloc(10, 2))); }), 1);
+  EXPECT_EQ(seen([&] { std::free(keep(std::realloc(nullptr, 10))); }), 1);
+  EXPECT_EQ(seen([&] { std::free(keep(std::aligned_alloc(64, 64))); }), 1);
   EXPECT_EQ(seen([&] {
               void* p = nullptr;
-              if (posix_memalign(&p, 64, 64) == 0) std::free(keep = p);
+              if (posix_memalign(&p, 64, 64) == 0) std::free(keep(p));
             }),
             1);
-  EXPECT_EQ(seen([&] { ::operator delete(keep = ::operator new(10)); }), 1);
+  EXPECT_EQ(seen([&] { ::operator delete(keep(::operator new(10))); }), 1);
   EXPECT_EQ(seen([&] {
               ::operator delete (keep = ::operator new (64, std::align_val_t{64}), std::align_val_t{64});
             }),
             1);
-  EXPECT_EQ(seen([&] { keep = std::string(100, 'x').data(); }), 1);
+  EXPECT_EQ(seen([&] { keep(std::string(100, 'x').data()); }), 1);
   EXPECT_EQ(seen([] {}), 0);
 }
 

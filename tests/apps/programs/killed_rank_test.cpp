@@ -45,7 +45,9 @@ TEST_P(KilledRank, EndsTheJob) {
   const std::vector<Process> ranks = processes("gpt_attention", metrics);
   ASSERT_EQ(ranks.size(), static_cast<std::size_t>(kRanks));
   for (const Process& process : ranks)
-    if (process.rank == GetParam()) ASSERT_EQ(::kill(process.pid, SIGKILL), 0);
+    if (process.rank == GetParam()) {
+      ASSERT_EQ(::kill(process.pid, SIGKILL), 0);
+    }
   EXPECT_TRUE(job.ends_within(milliseconds(5000)));
   EXPECT_NE(job.code(), 0);
   EXPECT_NE(job.code(), 124) << "ended by the test's own limit";
