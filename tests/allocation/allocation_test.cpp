@@ -32,8 +32,9 @@ void expect_no_allocation(const Training& training, Trainer& trainer, const std:
   const test::Allocations first = test::allocations();
   for (int i = 0; i < kSteps; ++i) trainer.step();
   const test::Allocations after = test::allocations();
+  const std::uint64_t where = test::last_own_address();
   const test::Allocations one = first - before, rest = after - first;
-  EXPECT_EQ(rest.own, 0) << what << ": addr2line -e <this test> 0x" << std::hex << test::last_own_address();
+  EXPECT_EQ(rest.own, 0) << what << ": addr2line -e <this test> 0x" << std::hex << where;
   if (test_world().size() == 1) {
     EXPECT_EQ(rest.libc, 0) << what << ": the C library, with one rank on our behalf";
   }
@@ -141,7 +142,7 @@ TEST(Allocation, CountsEveryKind) {
             1);
   EXPECT_EQ(seen([&] { ::operator delete(keep(::operator new(10))); }), 1);
   EXPECT_EQ(seen([&] {
-              ::operator delete (keep = ::operator new (64, std::align_val_t{64}), std::align_val_t{64});
+              ::operator delete (keep(::operator new (64, std::align_val_t{64})), std::align_val_t{64});
             }),
             1);
   EXPECT_EQ(seen([&] { keep(std::string(100, 'x').data()); }), 1);

@@ -23,7 +23,7 @@ struct Allocations {
 void begin_counting();
 Allocations allocations();
 /// Where the last allocation of this executable was asked for: an address for addr2line, relative to the
-/// executable.
+/// executable; the caller of operator new where that asked.
 std::uint64_t last_own_address();
 
 }  // namespace graingrad::test

@@ -10,12 +10,13 @@
 namespace graingrad::cpu {
 namespace {
 
-constexpr std::int64_t kBlockK = 384;   // rows of a packed panel of B that stay in the first-level cache
+constexpr std::int64_t kBlockK = 256;   // rows of a packed panel of B that stay in the first-level cache
 constexpr std::int64_t kSuperK = 1024;  // rows of k packed at a time
 constexpr std::int64_t kSharedBytes = 8 << 20;
 constexpr std::int64_t kTileRows = 258, kTileCols = 64;     // of C, where both operands are packed before
 constexpr std::int64_t kLocalRows = 192, kLocalCols = 256;  // of C, where each tile packs its own
-constexpr std::int64_t kPackLines = 96;                     // a packing tile; a multiple of both widths
+constexpr std::int64_t kPackLines = 96;  // of a packing tile, where lines are contiguous; a multiple of both widths
+constexpr std::int64_t kPackRows = 32;   // of a packing tile, where rows are contiguous: they are read from end to end
 constexpr std::int64_t kTinyWork = 2048, kTinyCols = 4, kTinyRows = 512;
 constexpr std::int64_t kFewRows = 64;  // up to here, packing B apart from the product gains nothing
 
@@ -138,9 +139,9 @@ template <class T>
 void multiply_panels(RowPanels<T> a, const T* b, std::int64_t panel_k, T* c, std::int64_t ldc,
                      std::int64_t rows, std::int64_t cols, std::int64_t k, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  std::int64_t first = 0;
-  do {
-    const std::int64_t length = std::min(kBlockK, k - first);
+  const std::int64_t blocks = std::max<std::int64_t>(1, ceil_div(k, kBlockK));
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    const std::int64_t first = cut(k, blocks, block), length = cut(k, blocks, block + 1) - first;
     for (std::int64_t j = 0; j < cols; j += kCols) {
       const T* const panel_b = b + j * panel_k + first * kCols;
       for (std::int64_t i = 0; i < rows; i += kBlockRows) {
@@ -148,8 +149,7 @@ void multiply_panels(RowPanels<T> a, const T* b, std::int64_t panel_k, T* c, std
                       panel_b, kCols, c + i * ldc + j, ldc, accumulate || first > 0);
       }
     }
-    first += length;
-  } while (first < k);
+  }
 }
 
 template <class T>
@@ -174,6 +174,30 @@ void local_tile(const Gemm<T>& g, std::int64_t tile, T* scratch) {
                     g.accumulate || first > 0);
     first += length;
   } while (first < g.k);
+}
+
+// Panels of length k lie this many rows apart, so that rows of neighbouring panels do not meet in one cache set where k
+// is a power of two.
+constexpr std::int64_t apart(std::int64_t k) { return k + 1; }
+
+// Packing `lines` lines of length k into panels of Width, cut into tiles along the way in which they are stored.
+template <class T>
+bool has_contiguous_lines(MatrixView<T> in) {
+  return in.col == 1 && in.row != 1;
+}
+template <class T>
+std::int64_t pack_tiles(MatrixView<T> in, std::int64_t lines, std::int64_t k) {
+  return has_contiguous_lines(in) ? ceil_div(lines, kPackLines) : ceil_div(k, kPackRows);
+}
+template <class T, int Width>
+void pack_tile(MatrixView<T> in, std::int64_t lines, std::int64_t k, T* out, std::int64_t tile) {
+  if (has_contiguous_lines(in)) {
+    const std::int64_t line = tile * kPackLines;
+    return pack_panels<T, Width>(in.at(line, 0), std::min(kPackLines, lines - line), k, out + line * apart(k),
+                                 Width * apart(k));
+  }
+  const std::int64_t row = tile * kPackRows;
+  pack_panels<T, Width>(in.at(0, row), lines, std::min(kPackRows, k - row), out + row * Width, Width * apart(k));
 }
 
 // A super-block: which item, where it starts and how far it goes.
@@ -206,27 +230,21 @@ void shared_tile(const Gemm<T>& g, int stage, std::int64_t tile, T* shared) {
   const Super s = super_of(g, plan, stage);
   const auto [a, b, c] = item_of(g, s.item);
   T* const packed_b = shared;
-  T* const packed_a = shared + plan.super_n * plan.super_k;
+  T* const packed_a = shared + plan.super_n * apart(plan.super_k);
   if (stage % 2 == 0) {
-    const std::int64_t tiles_b = s.packs_b ? ceil_div(s.cols, kPackLines) : 0;
-    if (tile < tiles_b) {
-      const std::int64_t line = tile * kPackLines;
-      const MatrixView<T> from = b.at(s.first, s.col + line);
-      pack_panels<T, static_cast<int>(kCols)>({from.data, from.col, from.row},
-                                              std::min(kPackLines, s.cols - line), s.length,
-                                              packed_b + line * s.length, kCols * s.length);
-    } else {
-      const std::int64_t line = (tile - tiles_b) * kPackLines;
-      pack_panels<T, kBlockRows>(a.at(s.row + line, s.first), std::min(kPackLines, s.rows - line), s.length,
-                                 packed_a + line * s.length, kBlockRows * s.length);
-    }
+    const MatrixView<T> rows = b.at(s.first, s.col), lines{rows.data, rows.col, rows.row};
+    const std::int64_t tiles_b = s.packs_b ? pack_tiles(lines, s.cols, s.length) : 0;
+    if (tile < tiles_b)
+      pack_tile<T, static_cast<int>(kCols)>(lines, s.cols, s.length, packed_b, tile);
+    else
+      pack_tile<T, kBlockRows>(a.at(s.row, s.first), s.rows, s.length, packed_a, tile - tiles_b);
     return;
   }
   const std::int64_t tiles_n = ceil_div(s.cols, kTileCols);
   const std::int64_t row = tile / tiles_n * kTileRows, col = tile % tiles_n * kTileCols;
-  const auto panels = g.transpose_a ? RowPanels<T>::packed(packed_a + row * s.length, s.length)
+  const auto panels = g.transpose_a ? RowPanels<T>::packed(packed_a + row * apart(s.length), apart(s.length))
                                     : RowPanels<T>::direct(a.at(s.row + row, s.first));
-  multiply_panels(panels, packed_b + col * s.length, s.length, c + (s.row + row) * g.ldc + s.col + col, g.ldc,
+  multiply_panels(panels, packed_b + col * apart(s.length), apart(s.length), c + (s.row + row) * g.ldc + s.col + col, g.ldc,
                   std::min(kTileRows, s.rows - row), std::min(kTileCols, s.cols - col), s.length,
                   g.accumulate || s.first > 0);
 }
@@ -266,14 +284,16 @@ std::int64_t gemm_tiles(const Gemm<T>& g, int stage) {
   if (plan.way == Way::local) return g.batch * ceil_div(g.m, kLocalRows) * ceil_div(g.n, kLocalCols);
   const Super s = super_of(g, plan, stage);
   if (stage % 2 == 1) return ceil_div(s.rows, kTileRows) * ceil_div(s.cols, kTileCols);
-  return (s.packs_b ? ceil_div(s.cols, kPackLines) : 0) + (s.packs_a ? ceil_div(s.rows, kPackLines) : 0);
+  const auto [a, b, c] = item_of(g, s.item);
+  return (s.packs_b ? pack_tiles<T>({b.data, b.col, b.row}, s.cols, s.length) : 0) +
+         (s.packs_a ? pack_tiles(a, s.rows, s.length) : 0);
 }
 
 template <class T>
 std::size_t gemm_shared_bytes(const Gemm<T>& g) {
   const Plan plan = plan_of(g);
   if (plan.way != Way::shared) return 0;
-  return static_cast<std::size_t>(((g.transpose_a ? plan.super_m : 0) + plan.super_n) * plan.super_k) *
+  return static_cast<std::size_t>(((g.transpose_a ? plan.super_m : 0) + plan.super_n) * apart(plan.super_k)) *
          sizeof(T);
 }
 
