@@ -179,18 +179,23 @@ void run_workers(int workers, const std::function<void(int)>& work) {
     work(0);
     return;
   }
-  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(workers));
+  // The lowest worker's error is thrown, whoever failed first.
+  std::exception_ptr error;
+  int failed = workers;
 #pragma omp parallel num_threads(workers)
   {
     const int worker = omp_get_thread_num();
     try {
       work(worker);
     } catch (...) {
-      errors[static_cast<std::size_t>(worker)] = std::current_exception();
+#pragma omp critical(graingrad_worker_error)
+      if (worker < failed) {
+        failed = worker;
+        error = std::current_exception();
+      }
     }
   }
-  for (const std::exception_ptr& error : errors)
-    if (error) std::rethrow_exception(error);
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace graingrad::cpu
