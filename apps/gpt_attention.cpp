@@ -1,5 +1,5 @@
-// The scaling experiment: trains embeddings, attention layers and a head on the bytes of a text file, on any number of
-// ranks and threads, with the same bits.
+// The scaling experiment: trains embeddings, attention layers and a head on the bytes of a text file, on any
+// number of ranks and threads, with the same bits.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,8 +8,7 @@
 #include "apps/support/build_info.h"
 #include "apps/support/corpus.h"
 #include "apps/support/machine.h"
-#include "apps/support/program.h"
-#include "apps/support/training.h"
+#include "apps/support/run.h"
 #include "nn/gpt.h"
 #include "nn/init.h"
 #include "nn/optimizer.h"
@@ -48,7 +47,8 @@ struct Options {
 
 nn::GptConfig config_of(const Options& o) {
   if (o.heads > o.width || o.width % o.heads != 0)
-    throw UsageError(fmt::format("--heads {} does not divide --width {}; choose heads that do", o.heads, o.width));
+    throw UsageError(
+        fmt::format("--heads {} does not divide --width {}; choose heads that do", o.heads, o.width));
   if (o.global_batch % o.micro_batch != 0)
     throw UsageError(fmt::format("--micro-batch {} does not divide --global-batch {}; choose one that does",
                                  o.micro_batch, o.global_batch));
@@ -176,82 +176,44 @@ int train(Job& job, const Options& o, const Cli& cli) {
   training.team.threads = placement.threads;
   const PlanBytes plan = plan_bytes(training, world.rank());
   require_memory(training, fullest_rank(training).second, ranks_on_this_node(), available_memory_bytes());
-  out.say("{} parameters; data {} ({} bytes)", setup.store.parameter_elements(), corpus.path(), corpus.bytes());
+  out.say("{} parameters; data {} ({} bytes)", setup.store.parameter_elements(), corpus.path(),
+          corpus.bytes());
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
 
-  std::int64_t step = 0;
-  Trainer trainer(training, world, [&](Workspace& workspace, const Program& program, std::int64_t micro_batch) {
-    const auto tokens = workspace.input<std::int32_t>(program, "tokens");
-    const auto targets = workspace.input<std::int32_t>(program, "targets");
-    const auto length = static_cast<std::size_t>(o.sequence);
-    for (std::int64_t row = 0; row < o.micro_batch; ++row) {
-      const std::int64_t sample = step * o.global_batch + micro_batch * o.micro_batch + row;
-      const std::size_t first = static_cast<std::size_t>(row) * length;
-      corpus.fill(sample, tokens.subspan(first, length), targets.subspan(first, length));
-    }
-  });
+  Trainer trainer(
+      training, world,
+      [&](Workspace& workspace, const Program& program, std::int64_t step, std::int64_t micro_batch) {
+        const auto tokens = workspace.input<std::int32_t>(program, "tokens");
+        const auto targets = workspace.input<std::int32_t>(program, "targets");
+        const auto length = static_cast<std::size_t>(o.sequence);
+        for (std::int64_t row = 0; row < o.micro_batch; ++row) {
+          const std::int64_t sample = step * o.global_batch + micro_batch * o.micro_batch + row;
+          const std::size_t first = static_cast<std::size_t>(row) * length;
+          corpus.fill(sample, tokens.subspan(first, length), targets.subspan(first, length));
+        }
+      });
   nn::initialize(setup.store, seed);
-  const auto tokens = static_cast<double>(tokens_per_step(o));
-  trainer.set_register("inverse_count", 1.0 / tokens);
+  trainer.set_register("inverse_count", 1.0 / static_cast<double>(tokens_per_step(o)));
   trainer.set_register(nn::kLearningRate, o.lr);
 
   MetricsFile metrics(job.speaks() ? o.common.metrics : "");
-  if (job.speaks() && !o.common.metrics.empty()) metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
-  std::vector<double> losses, seconds_all, rates;
-  PhaseSeconds total;
-  for (; step < o.steps; ++step) {
-    job.enter(fmt::format("step {}", step + 1));
-    const PhaseSeconds seconds = trainer.step();
-    losses.push_back(trainer.loss_sum() / tokens);
-    seconds_all.push_back(seconds.total());
-    rates.push_back(tokens / seconds.total());
-    total += seconds;
-    out.say("step {:>5}  loss {:.6f}  {:>9.0f} tokens/s", step + 1, losses.back(), rates.back());
-    metrics.write(to_json(StepRecord{.step = step + 1,
-                                     .tokens = (step + 1) * tokens_per_step(o),
-                                     .loss = losses.back(),
-                                     .lr = o.lr,
-                                     .grad_norm = std::nullopt,
-                                     .skipped = false,
-                                     .seconds = seconds}));
-  }
+  if (job.speaks() && !o.common.metrics.empty())
+    metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
+  const RunOptions run{.steps = o.steps, .units = tokens_per_step(o), .lr = o.lr, .step_name = "step"};
+  const RunLog log = run_steps(job, trainer, metrics, run, [&](std::int64_t step, double loss, double rate) {
+    out.say("step {:>5}  loss {:.6f}  {:>9.0f} tokens/s", step, loss, rate);
+  });
 
   job.enter("report");
-  // The first step touches memory for the first time; where there are others it does not count.
-  if (rates.size() > 1) {
-    rates.erase(rates.begin());
-    seconds_all.erase(seconds_all.begin());
-  }
-  FinalRecord record;
-  record.program = "gpt_attention";
-  record.data_ranks = mesh.extent(parallel::Axis::data);
-  record.threads = placement.threads;
+  FinalRecord record = final_record("gpt_attention", o.common, training, trainer, log, run,
+                                    static_cast<double>(flops_per_step(o, setup.model)), world);
+  record.base_rss_bytes = base_rss;
   record.micro_batch = o.micro_batch;
   record.global_batch = o.global_batch;
-  record.grains = training.shape.summation.grains;
-  record.reduce = o.common.reduce;
-  record.steps = o.steps;
-  record.loss_first = losses.front();
-  record.loss = losses.back();
-  record.tokens_per_second = quartiles(rates);
-  record.communication_calls = world.traffic().calls;
-  record.communication_bytes = world.traffic().sent;
-  record.phase_seconds = gather_phases(world, total);
-  record.plan_bytes = plan;
-  record.used_bytes = trainer.used_bytes();
-  record.rss_bytes = peak_rss_bytes();
-  record.base_rss_bytes = base_rss;
-  record.flops_per_step = flops_per_step(o, setup.model);
-  record.gflops = static_cast<double>(record.flops_per_step) / quartiles(seconds_all).median * 1e-9;
   record.gemm_gflops = measure_gemm_gflops(setup.program, training.team, 20);
   world.all_reduce(&record.gemm_gflops, 1, DType::f64, parallel::ReduceOp::sum, "gemm rate");
-  record.work_per_thread = trainer.work_per_thread();
-  record.nodes = setup.program.nodes;
-  record.parameters = setup.store.parameter_elements();
-  record.seed = seed;
   record.data_path = corpus.path();
   record.data_bytes = corpus.bytes();
-  record.hash = trainer.hash();
   const Json json = to_json(record);
   metrics.write(json);
   metrics.close();
@@ -276,7 +238,8 @@ int main(int argc, char** argv) {
   return run_program("gpt_attention", [&](Job& job) {
     Options options;
     Cli cli("gpt_attention", "Trains attention layers on text, on any number of ranks: same bits on all.",
-            {"--steps 20 --untie", "--threads 2 --metrics run.jsonl", "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
+            {"--steps 20 --untie", "--threads 2 --metrics run.jsonl",
+             "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
     if (options.common.dry_run) return dry_run(options, Output(options.common.json, job.speaks()));

@@ -1,5 +1,5 @@
-// The check that the parallel algorithm is right: fits y = w1 f1 + ... + wF fF by gradient descent, on any number of
-// ranks and threads, with the same bits.
+// The check that the parallel algorithm is right: fits y = w1 f1 + ... + wF fF by gradient descent, on any
+// number of ranks and threads, with the same bits.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,8 +8,7 @@
 #include "apps/regression_model.h"
 #include "apps/support/machine.h"
 #include "apps/support/metrics.h"
-#include "apps/support/program.h"
-#include "apps/support/training.h"
+#include "apps/support/run.h"
 #include "nn/init.h"
 #include "nn/optimizer.h"
 #include "parallel/mesh.h"
@@ -32,7 +31,8 @@ struct Options {
     cli.real("--lr", lr, "learning rate", {0});
     cli.choice("--dtype", dtype, "element type", {"f32", "f64"});
     cli.choice("--engine", engine, "scalar Values, or one matrix product a block", {"scalar", "vector"});
-    cli.real("--max-error", max_error, "fail (exit 12) above this largest error of W; 0: the seed's bounds", {0});
+    cli.real("--max-error", max_error, "fail (exit 12) above this largest error of W; 0: the seed's bounds",
+             {0});
     common.declare(cli);
   }
 };
@@ -87,15 +87,16 @@ struct Setup {
   std::optional<Training> training;
 };
 
-// Flops of a sample: 2 F forward for the products, 4 F backward (none for the features), 3 for the squared error.
+// Flops of a sample: 2 F forward for the products, 4 F backward (none for the features), 3 for the squared
+// error.
 std::int64_t flops_per_step(const Options& o) { return o.samples * (4 * o.features + 3); }
 
 int dry_run(const Options& o, const Output& out) {
   Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)));
   setup.training->shape.workers = static_cast<int>(std::max<std::int64_t>(1, o.common.threads));
   const auto [rank, plan] = fullest_rank(*setup.training);
-  out.say("linear_regression: {} ranks, {} parameters, {} micro-batches in {} grains, {} flops a step", o.common.world,
-          setup.store.parameter_elements(), setup.training->shape.micro_batches,
+  out.say("linear_regression: {} ranks, {} parameters, {} micro-batches in {} grains, {} flops a step",
+          o.common.world, setup.store.parameter_elements(), setup.training->shape.micro_batches,
           setup.training->shape.summation.grains, flops_per_step(o));
   out.say("fullest rank: {}", rank);
   for (const std::string& line : describe_plan(*setup.training, plan)) out.say("{}", line);
@@ -113,7 +114,8 @@ void print_result(const Output& out, const std::vector<double>& w, const std::ve
   out.say("largest error: {:.6e}", max_error);
   out.say("loss curve:");
   const std::size_t stride = std::max<std::size_t>(1, losses.size() / 10);
-  for (std::size_t i = 0; i < losses.size(); i += stride) out.say("  epoch {:>6}  loss {:.9e}", i + 1, losses[i]);
+  for (std::size_t i = 0; i < losses.size(); i += stride)
+    out.say("  epoch {:>6}  loss {:.9e}", i + 1, losses[i]);
   out.say("  epoch {:>6}  loss {:.9e}", losses.size(), losses.back());
 }
 
@@ -129,100 +131,69 @@ int train(Job& job, const Options& o, const Cli& cli) {
   Setup setup(o, mesh);
   Training& training = *setup.training;
   training.shape.workers = placement.threads;
-  const PlanBytes plan = plan_bytes(training, world.rank());
-  require_memory(training, fullest_rank(training).second, ranks_on_this_node(),
-                 available_memory_bytes());
+  require_memory(training, fullest_rank(training).second, ranks_on_this_node(), available_memory_bytes());
 
   const auto seed = static_cast<std::uint64_t>(o.common.seed);
   const std::vector<double> w = true_weights(o.features, seed);
-  const parallel::Piece grains = parallel::run_of(training.shape.summation.grains, world.size(), world.rank());
+  const parallel::Piece grains =
+      parallel::run_of(training.shape.summation.grains, world.size(), world.rank());
   const auto first_sample = [&](std::int64_t grain) {
-    return std::min(o.samples, cut(training.shape.micro_batches, training.shape.summation.grains, grain) * o.block);
+    return std::min(o.samples,
+                    cut(training.shape.micro_batches, training.shape.summation.grains, grain) * o.block);
   };
   const std::int64_t first = first_sample(grains.first);
   const Samples samples = make_samples(first, first_sample(grains.last) - first, w, o.noise, seed);
-  Trainer trainer(training, world, [&](Workspace& workspace, const Program& program, std::int64_t micro_batch) {
-    load_block(workspace, program, samples, micro_batch * o.block);
-  });
+  Trainer trainer(training, world,
+                  [&](Workspace& workspace, const Program& program, std::int64_t, std::int64_t micro_batch) {
+                    load_block(workspace, program, samples, micro_batch * o.block);
+                  });
   nn::initialize(setup.store, seed);
   trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.samples));
   trainer.set_register(nn::kLearningRate, o.lr);
 
   MetricsFile metrics(job.speaks() ? o.common.metrics : "");
-  if (job.speaks() && !o.common.metrics.empty()) metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
-  std::vector<double> losses, rates, seconds_all;
-  PhaseSeconds total;
-  for (std::int64_t epoch = 1; epoch <= o.epochs; ++epoch) {
-    job.enter(fmt::format("epoch {}", epoch));
-    const PhaseSeconds seconds = trainer.step();
-    losses.push_back(trainer.loss_sum() / static_cast<double>(o.samples));
-    rates.push_back(static_cast<double>(o.samples) / seconds.total());
-    seconds_all.push_back(seconds.total());
-    total += seconds;
-    metrics.write(to_json(StepRecord{.step = epoch,
-                                     .tokens = epoch * o.samples,
-                                     .loss = losses.back(),
-                                     .lr = o.lr,
-                                     .grad_norm = std::nullopt,
-                                     .skipped = false,
-                                     .seconds = seconds}));
-  }
+  if (job.speaks() && !o.common.metrics.empty())
+    metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
+  const RunOptions run{.steps = o.epochs, .units = o.samples, .lr = o.lr, .step_name = "epoch"};
+  const RunLog log = run_steps(job, trainer, metrics, run, [](std::int64_t, double, double) {});
 
   job.enter("report");
   const std::vector<double> w_hat = fitted_weights(setup.store);
   double max_error = 0;
   for (std::size_t j = 0; j < w.size(); ++j) max_error = std::max(max_error, std::abs(w_hat[j] - w[j]));
   const Bounds12 bounds = bounds_of(o);
-  const bool monotone = is_monotone(losses, bounds);
-  FinalRecord record;
-  record.program = "linear_regression";
-  record.data_ranks = mesh.extent(parallel::Axis::data);
-  record.threads = placement.threads;
+  const bool monotone = is_monotone(log.losses, bounds);
+  FinalRecord record = final_record("linear_regression", o.common, training, trainer, log, run,
+                                    static_cast<double>(flops_per_step(o)), world);
+  record.base_rss_bytes = base_rss;
   record.micro_batch = o.block;
   record.global_batch = o.samples;
-  record.grains = training.shape.summation.grains;
-  record.reduce = o.common.reduce;
-  record.steps = o.epochs;
-  record.loss_first = losses.front();
-  record.loss = losses.back();
-  record.tokens_per_second = quartiles(rates);
-  record.phase_seconds = gather_phases(world, total);
-  record.plan_bytes = plan;
-  record.used_bytes = trainer.used_bytes();
-  record.rss_bytes = peak_rss_bytes();
-  record.base_rss_bytes = base_rss;
-  record.communication_calls = world.traffic().calls;
-  record.communication_bytes = world.traffic().sent;
-  record.flops_per_step = flops_per_step(o);
-  record.gflops = static_cast<double>(record.flops_per_step) / quartiles(seconds_all).median * 1e-9;
-  record.work_per_thread = trainer.work_per_thread();
-  record.nodes = setup.programs[0].nodes;
-  record.parameters = setup.store.parameter_elements();
-  record.seed = seed;
   record.data_path = "synthetic";
   record.data_bytes = static_cast<std::int64_t>((samples.f.size() + samples.y.size()) * sizeof(double));
-  record.hash = trainer.hash();
-  record.extra = {{"engine", o.engine}, {"dtype", o.dtype}, {"w", w},       {"w_hat", w_hat},
-                  {"max_error", max_error}, {"monotone", monotone}};
+  record.extra = {{"engine", o.engine}, {"dtype", o.dtype},       {"w", w},
+                  {"w_hat", w_hat},     {"max_error", max_error}, {"monotone", monotone}};
   const Json json = to_json(record);
   metrics.write(json);
   metrics.close();
   if (job.speaks()) {
-    print_result(out, w, w_hat, losses, max_error);
+    print_result(out, w, w_hat, log.losses, max_error);
     out.say("monotone: {}", monotone ? "yes" : "no");
-    out.say("per 1,000 samples on one thread: forward {:.4f} ms, backward {:.4f} ms",
-            1e6 * total[Phase::forward] / static_cast<double>(o.epochs * std::max<std::size_t>(1, samples.y.size())) *
-                placement.threads,
-            1e6 * total[Phase::backward] / static_cast<double>(o.epochs * std::max<std::size_t>(1, samples.y.size())) *
-                placement.threads);
+    // Phases are the mean over the rank's threads, which share its samples.
+    const double thousands =
+        static_cast<double>(o.epochs) * static_cast<double>(samples.y.size()) / placement.threads / 1000;
+    if (thousands > 0)
+      out.say("per 1,000 samples on one thread: forward {:.4f} ms, backward {:.4f} ms",
+              1e3 * log.phases[Phase::forward] / thousands, 1e3 * log.phases[Phase::backward] / thousands);
     print_split(out, record.phase_seconds);
     out.say("{}", record.hash);
     out.final_record(json);
   }
   const double bound = o.max_error > 0 ? o.max_error : bounds.max_error;
   if ((bounds.checked || o.max_error > 0) && !(max_error <= bound))
-    throw DivergenceError(fmt::format("the largest error of W is {:.3e}, above {:.3e}; train longer", max_error, bound));
-  if (bounds.checked && !monotone) throw DivergenceError("the loss rose between two epochs; use a smaller --lr");
+    throw DivergenceError(
+        fmt::format("the largest error of W is {:.3e}, above {:.3e}; train longer", max_error, bound));
+  if (bounds.checked && !monotone)
+    throw DivergenceError("the loss rose between two epochs; use a smaller --lr");
   return 0;
 }
 
@@ -233,7 +204,8 @@ int main(int argc, char** argv) {
   using namespace graingrad::apps;
   return run_program("linear_regression", [&](Job& job) {
     Options options;
-    Cli cli("linear_regression", "Fits a linear model by gradient descent on any number of ranks: same bits on all.",
+    Cli cli("linear_regression",
+            "Fits a linear model by gradient descent on any number of ranks: same bits on all.",
             {"--epochs 300", "--engine scalar --threads 2", "--dry-run --world 30"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;

@@ -36,7 +36,8 @@ std::vector<double> true_weights(std::int64_t features, std::uint64_t seed) {
   if (features == 5) return {0.500593, -0.0807231, 1.17474, -1.45482, -0.629856};
   std::vector<double> weights;
   const std::uint64_t stream = nn::stream_of("true weights");
-  for (std::int64_t j = 0; j < features; ++j) weights.push_back(nn::normal(seed, stream, static_cast<std::uint64_t>(j)));
+  for (std::int64_t j = 0; j < features; ++j)
+    weights.push_back(nn::normal(seed, stream, static_cast<std::uint64_t>(j)));
   return weights;
 }
 
@@ -96,7 +97,8 @@ void load_block(Workspace& workspace, const Program& program, const Samples& sam
     const auto y = workspace.input<T>(program, "y");
     const auto features = static_cast<std::size_t>(samples.features);
     std::copy_n(samples.f.begin() + static_cast<std::ptrdiff_t>(at * features), f.size(), f.begin());
-    std::copy_n(samples.y.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::size_t>(block), y.begin());
+    std::copy_n(samples.y.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::size_t>(block),
+                y.begin());
   };
   visit_floating(program.input_specs.find("y")->second.dtype, copy);
 }

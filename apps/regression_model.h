@@ -14,7 +14,8 @@ namespace graingrad::apps {
 /// The engine that records a block of samples.
 enum class Engine { scalar, vector };
 
-/// The true weights: for 5 features [0.500593, -0.0807231, 1.17474, -1.45482, -0.629856], else N(0, 1) of the seed.
+/// The true weights: for 5 features [0.500593, -0.0807231, 1.17474, -1.45482, -0.629856], else N(0, 1) of the
+/// seed.
 std::vector<double> true_weights(std::int64_t features, std::uint64_t seed);
 
 /// This rank's samples, made from (seed, sample) so that every layout sees the same: features N(0, 1), and
@@ -28,9 +29,11 @@ struct Samples {
 Samples make_samples(std::int64_t first, std::int64_t count, std::span<const double> weights, double noise,
                      std::uint64_t seed);
 
-/// Declares the parameters ("w", or "w.0", "w.1", ... for the scalar engine), the sum "loss" and the registers.
+/// Declares the parameters ("w", or "w.0", "w.1", ... for the scalar engine), the sum "loss" and the
+/// registers.
 void declare_regression(ParameterStore& store, Engine engine, std::int64_t features);
-/// Forward and backward of one block: squared errors into the sum "loss", gradients of sum / count into the sinks.
+/// Forward and backward of one block: squared errors into the sum "loss", gradients of sum / count into the
+/// sinks.
 Program compile_block(const ParameterStore& store, std::int64_t block, std::int64_t features);
 /// The update: gradient descent on all parameters.
 Program compile_update(const ParameterStore& store);

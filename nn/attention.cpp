@@ -7,8 +7,8 @@ namespace {
 
 const AttentionConfig& checked(const AttentionConfig& config) {
   if (config.heads < 1 || config.width % config.heads != 0)
-    throw UsageError(std::to_string(config.heads) + " heads do not divide a width of " + std::to_string(config.width) +
-                     "; choose heads that do");
+    throw UsageError(std::to_string(config.heads) + " heads do not divide a width of " +
+                     std::to_string(config.width) + "; choose heads that do");
   return config;
 }
 
@@ -19,8 +19,9 @@ CausalSelfAttention::CausalSelfAttention(std::string path, const AttentionConfig
       config_(checked(config)),
       c_attn_(join(path, "c_attn"), config.width, 3 * config.width,
               {.scale = config.scale, .out_unit = 3 * (config.width / config.heads), .dtype = config.dtype}),
-      c_proj_(join(path, "c_proj"), config.width, config.width,
-              {.scale = config.projection_scale, .in_unit = config.width / config.heads, .dtype = config.dtype}) {
+      c_proj_(
+          join(path, "c_proj"), config.width, config.width,
+          {.scale = config.projection_scale, .in_unit = config.width / config.heads, .dtype = config.dtype}) {
   add(c_attn_);
   add(c_proj_);
 }

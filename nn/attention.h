@@ -14,8 +14,9 @@ struct AttentionConfig {
   DType dtype = DType::f32;
 };
 
-/// c_attn: one head-major projection to query, key and value [3 * width, width]: rows h*3*head_dim + {0, 1, 2}*head_dim
-/// belong to head h, so that cutting it by head leaves each head's attention matrix whole. c_proj: [width, width].
+/// c_attn: one head-major projection to query, key and value [3 * width, width]: rows h*3*head_dim + {0, 1,
+/// 2}*head_dim belong to head h, so that cutting it by head leaves each head's attention matrix whole.
+/// c_proj: [width, width].
 class CausalSelfAttention : public Module {
  public:
   /// Throws UsageError where heads do not divide the width.

@@ -4,10 +4,11 @@
 
 namespace graingrad::nn {
 
-Embedding::Embedding(std::string path, std::int64_t rows, std::int64_t width, std::string unit_name, double scale,
-                     DType dtype)
+Embedding::Embedding(std::string path, std::int64_t rows, std::int64_t width, std::string unit_name,
+                     double scale, DType dtype)
     : Module(std::move(path)) {
-  add("weight", {{rows, std::move(unit_name), 1}, {width, "width", 1}}, {Initializer::Kind::normal, scale}, dtype);
+  add("weight", {{rows, std::move(unit_name), 1}, {width, "width", 1}}, {Initializer::Kind::normal, scale},
+      dtype);
 }
 
 Value Embedding::operator()(Value ids) const {

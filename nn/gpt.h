@@ -25,8 +25,8 @@ struct GptConfig {
   DType dtype = DType::f32;
 };
 
-/// Parameters wte [vocab, width], wpe [sequence, width], h.i.attn..., and lm_head [vocab, width] where it is not tied to
-/// wte. The head has no bias.
+/// Parameters wte [vocab, width], wpe [sequence, width], h.i.attn..., and lm_head [vocab, width] where it is
+/// not tied to wte. The head has no bias.
 class Gpt : public Module {
  public:
   /// Throws UsageError for extents below 1, or heads that do not divide the width.
@@ -35,12 +35,12 @@ class Gpt : public Module {
   const GptConfig& config() const { return config_; }
   /// tokens i32 [batch * sequence] -> the last layer's output [batch * sequence, width].
   Value operator()(Value tokens) const;
-  /// tokens, targets i32 [batch * sequence] -> the sum of the cross entropy over all targets, a scalar. Targets below 0
-  /// are ignored.
+  /// tokens, targets i32 [batch * sequence] -> the sum of the cross entropy over all targets, a scalar.
+  /// Targets below 0 are ignored.
   Value loss(Value tokens, Value targets) const;
-  /// Floating-point operations of forward and backward for one token: 6 for each parameter that is part of a product (so
-  /// without wpe, and without wte where the head is untied), and 6 * sequence * width a layer for the causal half of
-  /// attention's products.
+  /// Floating-point operations of forward and backward for one token: 6 for each parameter that is part of a
+  /// product (so without wpe, and without wte where the head is untied), and 6 * sequence * width a layer for
+  /// the causal half of attention's products.
   double flops_per_token() const;
 
  private:

@@ -17,10 +17,11 @@ double polynomial(const double (&coefficients)[N], double x) {
   return sum;
 }
 
-constexpr double kCentreNumerator[] = {-3.969683028665376e+01, 2.209460984245205e+02, -2.759285104469687e+02,
+constexpr double kCentreNumerator[] = {-3.969683028665376e+01, 2.209460984245205e+02,  -2.759285104469687e+02,
                                        1.383577518672690e+02,  -3.066479806614716e+01, 2.506628277459239e+00};
-constexpr double kCentreDenominator[] = {-5.447609879822406e+01, 1.615858368580409e+02,  -1.556989798598866e+02,
-                                         6.680131188771972e+01,  -1.328068155288572e+01, 1.0};
+constexpr double kCentreDenominator[] = {-5.447609879822406e+01, 1.615858368580409e+02,
+                                         -1.556989798598866e+02, 6.680131188771972e+01,
+                                         -1.328068155288572e+01, 1.0};
 constexpr double kTailNumerator[] = {-7.784894002430293e-03, -3.223964580411365e-01, -2.400758277161838e+00,
                                      -2.549732539343734e+00, 4.374664141464968e+00,  2.938163982698783e+00};
 constexpr double kTailDenominator[] = {7.784695709041462e-03, 3.224671290700398e-01, 2.445134137142996e+00,
@@ -35,9 +36,14 @@ double lower_tail(double p) {
 template <class T>
 void fill(std::span<T> values, const ParameterDescription& description, std::uint64_t seed) {
   switch (description.init.kind) {
-    case Initializer::Kind::zeros: std::fill(values.begin(), values.end(), T(0)); return;
-    case Initializer::Kind::ones: std::fill(values.begin(), values.end(), T(1)); return;
-    case Initializer::Kind::normal: break;
+    case Initializer::Kind::zeros:
+      std::fill(values.begin(), values.end(), T(0));
+      return;
+    case Initializer::Kind::ones:
+      std::fill(values.begin(), values.end(), T(1));
+      return;
+    case Initializer::Kind::normal:
+      break;
   }
   const std::uint64_t stream = stream_of(description.name);
   for (std::size_t i = 0; i < values.size(); ++i)

@@ -8,8 +8,8 @@
 
 namespace graingrad::nn {
 
-/// Base of everything that has parameters. A module knows its path ("h.0.attn"); its parameters' names begin with it.
-/// `forward` is each module's own `operator()`.
+/// Base of everything that has parameters. A module knows its path ("h.0.attn"); its parameters' names begin
+/// with it. `forward` is each module's own `operator()`.
 class Module {
  public:
   explicit Module(std::string path) : path_(std::move(path)) {}
@@ -25,7 +25,8 @@ class Module {
 
   /// Declares a parameter `path.name`.
   void add(std::string_view name, std::vector<Dim> dims, Initializer init, DType dtype);
-  /// Declares that a member's parameters are part of this module. Call in the constructor; children are copied lists.
+  /// Declares that a member's parameters are part of this module. Call in the constructor; children are
+  /// copied lists.
   void add(const Module& child);
   /// The leaf of own parameter `i`.
   Value parameter(Graph& graph, std::size_t i) const { return graph.parameter(own_[i]); }

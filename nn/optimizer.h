@@ -7,8 +7,8 @@
 
 namespace graingrad::nn {
 
-/// Stochastic gradient descent: p = p - lr * g for each trainable parameter. The learning rate is the register `lr`.
-/// Records into `graph`, which is compiled into the Step's update Program.
+/// Stochastic gradient descent: p = p - lr * g for each trainable parameter. The learning rate is the
+/// register `lr`. Records into `graph`, which is compiled into the Step's update Program.
 void record_sgd(Graph& graph, std::span<const ParameterDescription> parameters);
 
 /// The register that optimizers read their learning rate from.

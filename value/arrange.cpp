@@ -88,7 +88,8 @@ class Arranger {
       const bool persistent = &graph_.op(id) == &ops::parameter || &graph_.op(id) == &ops::state;
       if (const auto it = assigned.find(name); persistent && it != assigned.end())
         if (last_reader_[index({id, 0})] > it->second)
-          throw GraphError("'" + name + "' is read after it was assigned in the same graph; record the read first");
+          throw GraphError("'" + name +
+                           "' is read after it was assigned in the same graph; record the read first");
       if (&graph_.op(id) == &ops::parameter_gradient && accumulated.contains(name))
         throw GraphError("the gradient of '" + name + "' is accumulated and read in the same graph");
     }
@@ -151,8 +152,7 @@ class Arranger {
 
   void touch(OutputRef ref) {
     const Location& l = at(ref);
-    if (l.buffer != kNoBuffer)
-      a_.buffers[l.buffer].last = std::max(a_.buffers[l.buffer].last, position_);
+    if (l.buffer != kNoBuffer) a_.buffers[l.buffer].last = std::max(a_.buffers[l.buffer].last, position_);
   }
 
   std::uint32_t add_buffer(OutputRef value, std::int64_t bytes, std::int64_t first) {
@@ -239,7 +239,8 @@ class Arranger {
     return static_cast<std::uint32_t>(dense_count_[d]++);
   }
 
-  // Scalars outside the slot (parameters, registers, constants, gradients) get a dense slot that a block copies them to.
+  // Scalars outside the slot (parameters, registers, constants, gradients) get a dense slot that a block
+  // copies them to.
   void reserve_outside(const Location& l, DType dtype) {
     if (l.space == Space::slot) return;
     const auto [it, fresh] = a_.outside.try_emplace(Arrangement::outside_key(l), 0u);
@@ -256,8 +257,7 @@ class Arranger {
       return;
     }
     const std::uint32_t dense = new_dense(dtype);
-    at(ref) = {Space::slot, a_.dense_buffer_of(dtype),
-                             static_cast<std::int64_t>(dense * size_of(dtype))};
+    at(ref) = {Space::slot, a_.dense_buffer_of(dtype), static_cast<std::int64_t>(dense * size_of(dtype))};
   }
 
   Location effect_target(NodeId id) const {
@@ -266,7 +266,8 @@ class Arranger {
     Space space = Space::gradients;
     if (graph_.op(id).effect == Effect::accumulate) {
       slice = store(id).gradient(name);
-    } else if (graph_.attributes(id).integers[0] == static_cast<std::int64_t>(ops::AssignTarget::to_parameter)) {
+    } else if (graph_.attributes(id).integers[0] ==
+               static_cast<std::int64_t>(ops::AssignTarget::to_parameter)) {
       slice = store(id).parameter(name);
       space = Space::parameters;
     } else {
@@ -301,7 +302,8 @@ class Arranger {
     }
   }
 
-  // An elementwise result whose only reader assigns it goes straight to the target, unless somebody still reads that.
+  // An elementwise result whose only reader assigns it goes straight to the target, unless somebody still
+  // reads that.
   std::optional<Location> written_in_target(OutputRef ref) {
     const auto it = assigned_by_.find(index(ref));
     if (it == assigned_by_.end() || graph_.op(ref.node).elementwise == Elementwise::none) return std::nullopt;
@@ -309,7 +311,8 @@ class Arranger {
     const std::string& name = graph_.attributes(assign).name;
     for (NodeId id = 0; id < graph_.size(); ++id) {
       const Op& op = graph_.op(id);
-      if (!live_[id] || (&op != &ops::parameter && &op != &ops::state) || graph_.attributes(id).name != name) continue;
+      if (!live_[id] || (&op != &ops::parameter && &op != &ops::state) || graph_.attributes(id).name != name)
+        continue;
       if (last_reader_[index({id, 0})] > ref.node) return std::nullopt;
       for (const OutputRef& in : graph_.inputs(ref.node))
         if (root_[index(in)].node == id && graph_.spec(in) != graph_.spec(ref)) return std::nullopt;
@@ -344,12 +347,12 @@ class Arranger {
   const ParameterStore* store_;
   const CompileOptions& options_;
   Arrangement a_;
-  std::vector<bool> live_, used_;           // by node; by value
-  std::vector<OutputRef> root_;             // by value: the value whose memory it shows
-  std::vector<NodeId> last_reader_;         // by root value
-  std::vector<std::uint32_t> readers_;      // by root value
+  std::vector<bool> live_, used_;                        // by node; by value
+  std::vector<OutputRef> root_;                          // by value: the value whose memory it shows
+  std::vector<NodeId> last_reader_;                      // by root value
+  std::vector<std::uint32_t> readers_;                   // by root value
   std::unordered_map<std::size_t, NodeId> assigned_by_;  // value -> the assign that is its only reader
-  std::vector<NodeId> elided_;              // assigns whose source is computed in place
+  std::vector<NodeId> elided_;                           // assigns whose source is computed in place
   std::vector<std::uint32_t> pinned_;
   std::int64_t dense_count_[2] = {0, 0};
   std::int64_t position_ = 0;

@@ -47,7 +47,8 @@ struct Arrangement {
   std::uint32_t dense_buffer_of(DType dtype) const { return dense_buffer[dtype == DType::f32 ? 0 : 1]; }
 };
 
-/// Prunes what neither `outputs` nor an effect needs, groups scalars, and decides buffers, views and overwriting.
+/// Prunes what neither `outputs` nor an effect needs, groups scalars, and decides buffers, views and
+/// overwriting.
 Arrangement arrange(const Graph& graph, std::span<const OutputRef> outputs, const ParameterStore* store,
                     const CompileOptions& options);
 

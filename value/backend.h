@@ -45,11 +45,13 @@ struct Call {
   }
 };
 
-/// How one op runs. A call is a sequence of stages; the tiles of a stage may run in any order on any threads, and all
-/// finish before the next stage begins. Neither the thread count nor the thread enters. Sizes and counts depend on
-/// specs, attributes and which outputs are null (absent) only; nothing is read or written while they are asked for.
+/// How one op runs. A call is a sequence of stages; the tiles of a stage may run in any order on any threads,
+/// and all finish before the next stage begins. Neither the thread count nor the thread enters. Sizes and
+/// counts depend on specs, attributes and which outputs are null (absent) only; nothing is read or written
+/// while they are asked for.
 struct Kernel {
-  /// Runs tile `i` of `stage`; `scratch` is thread_bytes(call) of 64-byte aligned memory of the running thread.
+  /// Runs tile `i` of `stage`; `scratch` is thread_bytes(call) of 64-byte aligned memory of the running
+  /// thread.
   void (*tile)(const Call& call, int stage, std::int64_t i, void* scratch) = nullptr;
   /// Tiles of a stage; null: one.
   std::int64_t (*tiles)(const Call& call, int stage) = nullptr;

@@ -68,7 +68,8 @@ class Emitter {
     for (std::uint32_t o = 0; o < graph_.node(id).outputs; ++o) add_operand({id, o});
     call.outputs = graph_.node(id).outputs;
     const std::span specs(program_.specs.data() + call.first_operand, call.inputs + call.outputs);
-    if (call.op->cost != nullptr) call.cost = call.op->cost({specs.first(call.inputs), graph_.attributes(id)});
+    if (call.op->cost != nullptr)
+      call.cost = call.op->cost({specs.first(call.inputs), graph_.attributes(id)});
     reserve_scratch(call, specs);
     program_.instructions.push_back(call);
   }
@@ -85,8 +86,12 @@ class Emitter {
     for (std::uint32_t o = 0; o < instruction.outputs; ++o)
       if (program_.operands[instruction.first_operand + instruction.inputs + o].space != Space::none)
         outputs[o] = this;
-    const Call call{inputs, outputs, specs.first(inputs.size()), specs.subspan(inputs.size()),
-                    &program_.attributes[instruction.attributes], nullptr};
+    const Call call{inputs,
+                    outputs,
+                    specs.first(inputs.size()),
+                    specs.subspan(inputs.size()),
+                    &program_.attributes[instruction.attributes],
+                    nullptr};
     const Kernel& kernel = *instruction.kernel;
     ProgramPlan& plan = program_.plan;
     if (kernel.shared_bytes != nullptr)
@@ -95,7 +100,8 @@ class Emitter {
       plan.thread = std::max(plan.thread, static_cast<std::int64_t>(aligned(kernel.thread_bytes(call))));
   }
 
-  // Scalars: 16-byte instructions over elements of the slot; what lies outside is copied in first and out last.
+  // Scalars: 16-byte instructions over elements of the slot; what lies outside is copied in first and out
+  // last.
   void emit_block(const Item& item) {
     Instruction block;
     block.node = a_.order[item.first];
@@ -191,7 +197,8 @@ class Emitter {
 
 Program compile(const Graph& graph, std::span<const Value> outputs, const ParameterStore* store,
                 const Backend& backend, const CompileOptions& options) {
-  if (options.slots != 1) throw UsageError("compile: more than one micro-batch in flight is not supported yet");
+  if (options.slots != 1)
+    throw UsageError("compile: more than one micro-batch in flight is not supported yet");
   std::vector<OutputRef> refs;
   for (const Value& value : outputs) refs.push_back(graph.check(value));
   return Emitter(graph, arrange(graph, refs, store, options), backend).run(refs);

@@ -19,8 +19,8 @@ struct CompileOptions {
   int slots = 1;
 };
 
-/// Compiles what `outputs` and the graph's effects need. Parameters, states and registers are looked up in `store`
-/// (null if the graph reads none). Takes time and memory linear in the nodes for scalar graphs.
+/// Compiles what `outputs` and the graph's effects need. Parameters, states and registers are looked up in
+/// `store` (null if the graph reads none). Takes time and memory linear in the nodes for scalar graphs.
 /// Throws GraphError when a parameter is read after it was assigned, UsageError when the store lacks a name.
 Program compile(const Graph& graph, std::span<const Value> outputs, const ParameterStore* store,
                 const Backend& backend, const CompileOptions& options = {});

@@ -31,7 +31,8 @@ std::string label(const Graph& graph, NodeId id) {
   return result;
 }
 
-void write_nodes(std::ostringstream& out, const Graph& graph, const std::vector<NodeId>& ids, const char* indent) {
+void write_nodes(std::ostringstream& out, const Graph& graph, const std::vector<NodeId>& ids,
+                 const char* indent) {
   for (const NodeId id : ids)
     out << indent << 'n' << id << " [label=\"" << label(graph, id) << '"'
         << (graph.op(id).leaf ? ", style=filled" : "") << "];\n";
@@ -41,7 +42,8 @@ void write_nodes(std::ostringstream& out, const Graph& graph, const std::vector<
 
 std::string draw(std::span<const Value> outputs, const DrawOptions& options) {
   std::ostringstream out;
-  out << "digraph graingrad {\n  rankdir=LR;\n  node [shape=record, fontname=\"monospace\", fillcolor=\"#eeeeee\"];\n";
+  out << "digraph graingrad {\n  rankdir=LR;\n  node [shape=record, fontname=\"monospace\", "
+         "fillcolor=\"#eeeeee\"];\n";
   if (!outputs.empty()) {
     const Graph& graph = outputs[0].graph();
     std::vector<bool> live(graph.size(), false);

@@ -13,8 +13,9 @@ struct DrawOptions {
   bool scopes = true;
 };
 
-/// A digraph of everything that `outputs` depend on: a box a node with op, name or number, dtype and shape; an arrow
-/// from each operand. Nodes stand inside boxes named by their scope. Needs no Graphviz; `dot -Tsvg` draws it.
+/// A digraph of everything that `outputs` depend on: a box a node with op, name or number, dtype and shape;
+/// an arrow from each operand. Nodes stand inside boxes named by their scope. Needs no Graphviz; `dot -Tsvg`
+/// draws it.
 std::string draw(std::span<const Value> outputs, const DrawOptions& options = {});
 std::string draw(Value output, const DrawOptions& options = {});
 

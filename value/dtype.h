@@ -16,9 +16,12 @@ enum class DType : std::uint8_t { f32, f64, i32, bf16 };
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
-    case DType::i32: return 4;
-    case DType::f64: return 8;
-    case DType::bf16: return 2;
+    case DType::i32:
+      return 4;
+    case DType::f64:
+      return 8;
+    case DType::bf16:
+      return 2;
   }
   return 0;
 }
@@ -26,10 +29,14 @@ constexpr std::size_t size_of(DType dtype) {
 /// "f32", "f64", "i32" or "bf16".
 constexpr std::string_view name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::i32: return "i32";
-    case DType::bf16: return "bf16";
+    case DType::f32:
+      return "f32";
+    case DType::f64:
+      return "f64";
+    case DType::i32:
+      return "i32";
+    case DType::bf16:
+      return "bf16";
   }
   return "?";
 }

@@ -6,8 +6,8 @@
 
 namespace graingrad {
 
-/// Base of every error graingrad throws on purpose. `exit_code()` is what a program returns when nobody catches it;
-/// the message says what happened and what to change, in one line, without the exit code.
+/// Base of every error graingrad throws on purpose. `exit_code()` is what a program returns when nobody
+/// catches it; the message says what happened and what to change, in one line, without the exit code.
 class Error : public std::runtime_error {
  public:
   Error(int exit_code, const std::string& message) : std::runtime_error(message), exit_code_(exit_code) {}

@@ -8,7 +8,8 @@
 namespace graingrad {
 namespace {
 
-void fill(Workspace& workspace, const Program& program, const std::string& name, const std::vector<double>& numbers) {
+void fill(Workspace& workspace, const Program& program, const std::string& name,
+          const std::vector<double>& numbers) {
   const Spec& spec = program.input_specs.at(name);
   if (static_cast<std::int64_t>(numbers.size()) != spec.shape.size())
     throw ShapeError("evaluate: input '" + name + "' is " + spec.to_string() + " and got " +
@@ -53,16 +54,24 @@ std::vector<std::vector<double>> evaluate(std::span<const Value> values, const E
   std::vector<std::vector<double>> result;
   for (std::size_t i = 0; i < values.size(); ++i) {
     switch (program.output_specs[i].dtype) {
-      case DType::f32: result.push_back(read<float>(workspace, program, i)); break;
-      case DType::f64: result.push_back(read<double>(workspace, program, i)); break;
-      case DType::i32: result.push_back(read<std::int32_t>(workspace, program, i)); break;
-      case DType::bf16: throw ShapeError("evaluate: bf16 has no kernels yet");
+      case DType::f32:
+        result.push_back(read<float>(workspace, program, i));
+        break;
+      case DType::f64:
+        result.push_back(read<double>(workspace, program, i));
+        break;
+      case DType::i32:
+        result.push_back(read<std::int32_t>(workspace, program, i));
+        break;
+      case DType::bf16:
+        throw ShapeError("evaluate: bf16 has no kernels yet");
     }
   }
   return result;
 }
 
-std::vector<std::vector<double>> evaluate(std::initializer_list<Value> values, const EvaluateOptions& options) {
+std::vector<std::vector<double>> evaluate(std::initializer_list<Value> values,
+                                          const EvaluateOptions& options) {
   return evaluate(std::span(values.begin(), values.size()), options);
 }
 

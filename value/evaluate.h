@@ -23,9 +23,10 @@ struct EvaluateOptions {
   int threads = 1;
 };
 
-/// The elements of each value, row-major, as doubles (exact for f32 and i32). Throws UsageError when an input, a
-/// register or a parameter that the values need is missing.
+/// The elements of each value, row-major, as doubles (exact for f32 and i32). Throws UsageError when an
+/// input, a register or a parameter that the values need is missing.
 std::vector<std::vector<double>> evaluate(std::span<const Value> values, const EvaluateOptions& options = {});
-std::vector<std::vector<double>> evaluate(std::initializer_list<Value> values, const EvaluateOptions& options = {});
+std::vector<std::vector<double>> evaluate(std::initializer_list<Value> values,
+                                          const EvaluateOptions& options = {});
 
 }  // namespace graingrad

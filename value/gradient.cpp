@@ -9,8 +9,8 @@
 namespace graingrad {
 namespace {
 
-// One reverse walk. Cotangents of a value arrive in the order of the walk: consumers by descending id, operands by
-// ascending position.
+// One reverse walk. Cotangents of a value arrive in the order of the walk: consumers by descending id,
+// operands by ascending position.
 class Walk {
  public:
   Walk(Graph& graph, std::span<const Value> ys, std::span<const Value> cotangents) : graph_(graph) {
@@ -32,7 +32,8 @@ class Walk {
     bottom_ = std::min(bottom_, ref.node);
   }
 
-  // Runs the walk. `arrive(ref, contribution)` may take a contribution away (returns true) before it is stored.
+  // Runs the walk. `arrive(ref, contribution)` may take a contribution away (returns true) before it is
+  // stored.
   template <class Arrive>
   void run(Arrive&& arrive) {
     needed_.resize(top_, false);
@@ -103,7 +104,8 @@ class Walk {
     if (!any) return;
     const auto scope = graph_.scope_of_node(id);
     if (op.vjp == nullptr)
-      throw GraphError((graph_.scope_name(id).empty() ? "" : graph_.scope_name(id) + ": ") + std::string(op.name) +
+      throw GraphError((graph_.scope_name(id).empty() ? "" : graph_.scope_name(id) + ": ") +
+                       std::string(op.name) +
                        " has no derivative here; record its composed form to differentiate through it");
     inputs.clear();
     outputs.clear();
@@ -115,8 +117,9 @@ class Walk {
     for (std::size_t i = 0; i < refs.size(); ++i) {
       if (!vjp.gradients[i]) continue;
       if (vjp.gradients[i]->spec() != graph_.spec(refs[i]))
-        throw GraphError(std::string(op.name) + ": its gradient has spec " + vjp.gradients[i]->spec().to_string() +
-                         ", its operand " + graph_.spec(refs[i]).to_string());
+        throw GraphError(std::string(op.name) + ": its gradient has spec " +
+                         vjp.gradients[i]->spec().to_string() + ", its operand " +
+                         graph_.spec(refs[i]).to_string());
       if (!(targets[refs[i].node] && arrive(refs[i], *vjp.gradients[i]))) add(refs[i], *vjp.gradients[i]);
     }
   }
@@ -132,7 +135,8 @@ class Walk {
 
 }  // namespace
 
-std::vector<Value> gradient(std::span<const Value> ys, std::span<const Value> cotangents, std::span<const Value> xs) {
+std::vector<Value> gradient(std::span<const Value> ys, std::span<const Value> cotangents,
+                            std::span<const Value> xs) {
   if (ys.empty()) throw GraphError("gradient: of nothing");
   Graph& graph = ys[0].graph();
   Walk walk(graph, ys, cotangents);
@@ -161,7 +165,8 @@ std::vector<Value> gradient(Value y, std::initializer_list<Value> xs) {
   return gradient(y, std::span(xs.begin(), xs.size()));
 }
 
-std::vector<std::string> accumulate_gradients(Value loss, Value cotangent, std::span<const Value> parameters) {
+std::vector<std::string> accumulate_gradients(Value loss, Value cotangent,
+                                              std::span<const Value> parameters) {
   Graph& graph = loss.graph();
   Walk walk(graph, std::span(&loss, 1), std::span(&cotangent, 1));
   std::vector<bool> reached(parameters.size(), false);
@@ -169,7 +174,8 @@ std::vector<std::string> accumulate_gradients(Value loss, Value cotangent, std::
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const OutputRef ref = graph.check(parameters[i]);
     if (&graph.op(ref.node) != &ops::parameter)
-      throw GraphError("accumulate_gradients: " + std::string(graph.op(ref.node).name) + " is not a parameter");
+      throw GraphError("accumulate_gradients: " + std::string(graph.op(ref.node).name) +
+                       " is not a parameter");
     walk.target(ref);
     index.emplace(ref.node, i);
   }

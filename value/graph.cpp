@@ -45,7 +45,8 @@ void refuse(const Op& op, const OpCall& call, const std::string& reason) {
 
 void refuse(std::string_view op, Value x, const std::string& reason) {
   const std::string& scope = x.graph().scope_name();
-  throw ShapeError((scope.empty() ? "" : scope + ": ") + std::string(op) + "(" + x.spec().to_string() + "): " + reason);
+  throw ShapeError((scope.empty() ? "" : scope + ": ") + std::string(op) + "(" + x.spec().to_string() +
+                   "): " + reason);
 }
 
 int axis_of(std::string_view op, Value x, int dim) {
@@ -87,10 +88,11 @@ std::uint32_t Graph::intern_attributes(Attributes attributes) {
   return id;
 }
 
-Value Graph::append(const Op& op, std::span<const OutputRef> inputs, std::uint32_t attributes, std::uint32_t specs,
-                    int outputs) {
+Value Graph::append(const Op& op, std::span<const OutputRef> inputs, std::uint32_t attributes,
+                    std::uint32_t specs, int outputs) {
   constexpr std::size_t kMax = std::numeric_limits<std::uint32_t>::max() / 2;
-  if (nodes_.size() >= kMax || operands_.size() >= kMax) throw GraphError(where() + "the graph is full (2^31 nodes)");
+  if (nodes_.size() >= kMax || operands_.size() >= kMax)
+    throw GraphError(where() + "the graph is full (2^31 nodes)");
   if (inputs.size() > std::numeric_limits<std::uint16_t>::max())
     throw ShapeError(where() + std::string(op.name) + ": more than 65535 operands");
   const auto id = static_cast<NodeId>(nodes_.size());
@@ -138,11 +140,13 @@ Value Graph::named_leaf(const Op& op, std::string_view name, const Spec& spec) {
   const std::pair key(&op, std::string(name));
   if (auto it = named_.find(key); it != named_.end()) {
     if (this->spec({it->second, 0}) != spec)
-      throw GraphError(where() + std::string(op.name) + " '" + std::string(name) + "' is already recorded as " +
-                       this->spec({it->second, 0}).to_string() + ", not " + spec.to_string());
+      throw GraphError(where() + std::string(op.name) + " '" + std::string(name) +
+                       "' is already recorded as " + this->spec({it->second, 0}).to_string() + ", not " +
+                       spec.to_string());
     return handle({it->second, 0});
   }
-  const Value leaf_value = leaf(op, spec, intern_attributes({.integers = {}, .reals = {}, .name = std::string(name)}));
+  const Value leaf_value =
+      leaf(op, spec, intern_attributes({.integers = {}, .reals = {}, .name = std::string(name)}));
   named_.emplace(key, leaf_value.node());
   return leaf_value;
 }
@@ -196,8 +200,8 @@ void Graph::accumulate(std::string_view name, Value x) {
 
 Value Graph::record(const Op& op, std::span<const Value> inputs, Attributes attributes) {
   if (op.arity >= 0 && inputs.size() != static_cast<std::size_t>(op.arity))
-    throw ShapeError(where() + std::string(op.name) + " takes " + std::to_string(op.arity) + " operands, not " +
-                     std::to_string(inputs.size()));
+    throw ShapeError(where() + std::string(op.name) + " takes " + std::to_string(op.arity) +
+                     " operands, not " + std::to_string(inputs.size()));
   OutputRef few[8];
   std::vector<OutputRef> many;
   std::span<OutputRef> refs(few, std::min<std::size_t>(inputs.size(), 8));
@@ -225,7 +229,8 @@ Value Graph::record(const Op& op, std::span<const Value> inputs, Attributes attr
     throw ShapeError(where() + (named ? text : describe(op, specs) + ": " + text));
   }
   const int outputs = static_cast<int>(results.size());
-  return append(op, refs, intern_attributes(std::move(attributes)), intern_specs(std::move(results)), outputs);
+  return append(op, refs, intern_attributes(std::move(attributes)), intern_specs(std::move(results)),
+                outputs);
 }
 
 Value Graph::output(Value first, int i) {
@@ -241,7 +246,8 @@ void Graph::rewind(const Mark& mark) {
   std::erase_if(gradients_, [&](const auto& entry) {
     return (entry.first >> 8) >= mark.nodes || entry.second.node() >= mark.nodes;
   });
-  std::erase_if(parameters_, [&](const auto& p) { return !named_.contains(std::pair(&ops::parameter, p.name)); });
+  std::erase_if(parameters_,
+                [&](const auto& p) { return !named_.contains(std::pair(&ops::parameter, p.name)); });
   nodes_.resize(mark.nodes);
   operands_.resize(mark.operands);
   numbers_.resize(mark.numbers);
@@ -249,10 +255,12 @@ void Graph::rewind(const Mark& mark) {
 
 Graph::ScopeGuard Graph::scope(std::string_view component) {
   const std::uint16_t saved = scope_;
-  const std::string path = scopes_[saved].empty() ? std::string(component) : scopes_[saved] + "." + std::string(component);
+  const std::string path =
+      scopes_[saved].empty() ? std::string(component) : scopes_[saved] + "." + std::string(component);
   auto [it, fresh] = scope_ids_.try_emplace(path, static_cast<std::uint16_t>(scopes_.size()));
   if (fresh) {
-    if (scopes_.size() >= std::numeric_limits<std::uint16_t>::max()) throw GraphError("more than 65535 scopes");
+    if (scopes_.size() >= std::numeric_limits<std::uint16_t>::max())
+      throw GraphError("more than 65535 scopes");
     scopes_.push_back(path);
     streams_.push_back(0);
   }

@@ -1,4 +1,5 @@
-// Graph: the append-only list of nodes. A node's id is larger than its inputs' ids, so ids are a topological order.
+// Graph: the append-only list of nodes. A node's id is larger than its inputs' ids, so ids are a topological
+// order.
 #pragma once
 
 #include <map>
@@ -59,8 +60,8 @@ class Graph {
   }
   /// A scalar that never needs a gradient.
   Value constant(double number, DType dtype);
-  /// A leaf whose numbers are written into the workspace before each run. One leaf a name; asking again with another
-  /// spec throws GraphError.
+  /// A leaf whose numbers are written into the workspace before each run. One leaf a name; asking again with
+  /// another spec throws GraphError.
   Value input(std::string_view name, const Spec& spec);
   /// The leaf of a named parameter, whose bytes lie in a ParameterStore. One leaf a name.
   Value parameter(const ParameterDescription& description);
@@ -71,11 +72,11 @@ class Graph {
   /// The scalar leaf of a register: a number that the host sets before a run (learning rate, 1/count, step).
   Value register_value(std::string_view name, DType dtype);
 
-  /// Records that `leaf` (a parameter or a state) takes the numbers of `x` when this point of the schedule is reached.
-  /// Nothing recorded later in this graph may read `leaf`.
+  /// Records that `leaf` (a parameter or a state) takes the numbers of `x` when this point of the schedule is
+  /// reached. Nothing recorded later in this graph may read `leaf`.
   void assign(Value leaf, Value x);
-  /// Records that `x` is added onto the named slice of the gradient block: a parameter's gradient, or a sum that the
-  /// store declares (the loss). Where x's producer can start its chains at the old value, it does.
+  /// Records that `x` is added onto the named slice of the gradient block: a parameter's gradient, or a sum
+  /// that the store declares (the loss). Where x's producer can start its chains at the old value, it does.
   void accumulate(std::string_view name, Value x);
 
   /// Appends one node and returns its first output. Throws ShapeError with scope, op and shapes.
@@ -109,8 +110,8 @@ class Graph {
   /// The module path where the next node will be recorded.
   const std::string& scope_name() const { return scopes_[scope_]; }
 
-  /// A new random stream: a hash of the module path and of how many streams this path has asked for, so that it is the
-  /// same in every layout and every run.
+  /// A new random stream: a hash of the module path and of how many streams this path has asked for, so that
+  /// it is the same in every layout and every run.
   std::uint64_t new_stream();
 
   // Reading the graph.

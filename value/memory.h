@@ -8,11 +8,14 @@
 
 namespace graingrad {
 
-/// Every planned buffer starts at a multiple of this many bytes: a cache line, and the widest vector register.
+/// Every planned buffer starts at a multiple of this many bytes: a cache line, and the widest vector
+/// register.
 inline constexpr std::size_t kAlignment = 64;
 
 /// `bytes` rounded up to kAlignment.
-constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr std::size_t aligned(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 /// Owned, 64-byte aligned, uninitialised memory. Throws std::bad_alloc.
 class AlignedBuffer {

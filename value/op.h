@@ -13,8 +13,8 @@
 
 namespace graingrad {
 
-/// What an op needs to know beside its inputs: axes, flags, numbers, a name. Each op's header says what its entries mean.
-/// Attributes are interned: a graph keeps one copy of equal ones.
+/// What an op needs to know beside its inputs: axes, flags, numbers, a name. Each op's header says what its
+/// entries mean. Attributes are interned: a graph keeps one copy of equal ones.
 struct Attributes {
   std::vector<std::int64_t> integers;
   std::vector<double> reals;
@@ -29,7 +29,8 @@ struct OpCall {
   const Attributes& attributes;
 };
 
-/// Work of one execution: floating-point operations (a fused multiply-add counts 2) of products, and of all else.
+/// Work of one execution: floating-point operations (a fused multiply-add counts 2) of products, and of all
+/// else.
 struct Cost {
   double product_flops = 0;
   double other_flops = 0;
@@ -37,7 +38,20 @@ struct Cost {
 
 /// The scalar function behind an elementwise op; `none` for every other op. Scalars and tensors share it.
 enum class Elementwise : std::uint8_t {
-  none, negate, exp, log, tanh, relu, step, sqrt, square, add, subtract, multiply, divide, power
+  none,
+  negate,
+  exp,
+  log,
+  tanh,
+  relu,
+  step,
+  sqrt,
+  square,
+  add,
+  subtract,
+  multiply,
+  divide,
+  power
 };
 
 /// Where an op's only output lies when the op itself decides it.
@@ -63,11 +77,12 @@ struct Op {
   /// Work of one execution; null for none worth counting.
   Cost (*cost)(const OpCall&) = nullptr;
   Elementwise elementwise = Elementwise::none;
-  /// The output is a view of input 0's memory (reshape, leading slice): `view_offset` says where it starts, in elements.
+  /// The output is a view of input 0's memory (reshape, leading slice): `view_offset` says where it starts,
+  /// in elements.
   std::int64_t (*view_offset)(const OpCall&) = nullptr;
   Effect effect = Effect::none;
-  /// The op that adds this op's result onto a gradient slice instead of returning it (its chains start at the old
-  /// value), taking the same inputs; null: the result is added by `accumulate`.
+  /// The op that adds this op's result onto a gradient slice instead of returning it (its chains start at the
+  /// old value), taking the same inputs; null: the result is added by `accumulate`.
   const Op* into = nullptr;
   /// Outputs that get no memory where nothing reads them (bit i for output i).
   std::uint32_t optional_outputs = 0;
@@ -107,7 +122,8 @@ std::string describe(const Op& op, std::span<const Spec> inputs);
 [[noreturn]] void refuse(const Op& op, const OpCall& call, const std::string& reason);
 /// Throws ShapeError "scope: op(spec): reason", for functions that look at an operand before they record.
 [[noreturn]] void refuse(std::string_view op, Value x, const std::string& reason);
-/// `dim` of `x` as a non-negative dim; where it is out of range, throws ShapeError naming op, operand and scope.
+/// `dim` of `x` as a non-negative dim; where it is out of range, throws ShapeError naming op, operand and
+/// scope.
 int axis_of(std::string_view op, Value x, int dim);
 
 }  // namespace graingrad

@@ -8,8 +8,8 @@
 
 namespace graingrad {
 
-/// One dim of a parameter. `unit` is the smallest run of indices that a layout may not cut apart (3 * head_dim for the
-/// outputs of a fused query-key-value projection).
+/// One dim of a parameter. `unit` is the smallest run of indices that a layout may not cut apart (3 *
+/// head_dim for the outputs of a fused query-key-value projection).
 struct Dim {
   std::int64_t extent = 0;
   std::string name;

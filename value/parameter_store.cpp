@@ -60,28 +60,35 @@ std::vector<std::size_t> ParameterStore::name_order() const {
 
 Slice ParameterStore::find(const Slices& slices, std::string_view name, std::string_view kind) const {
   const auto it = slices.find(name);
-  if (it == slices.end()) throw UsageError("the store has no " + std::string(kind) + " '" + std::string(name) + "'");
+  if (it == slices.end())
+    throw UsageError("the store has no " + std::string(kind) + " '" + std::string(name) + "'");
   return it->second;
 }
 
-Slice ParameterStore::parameter(std::string_view name) const { return find(value_slices_, name, "parameter"); }
+Slice ParameterStore::parameter(std::string_view name) const {
+  return find(value_slices_, name, "parameter");
+}
 
 Slice ParameterStore::gradient(std::string_view name) const {
   const auto sum = std::find(sums_.begin(), sums_.end(), name);
-  if (sum != sums_.end()) return {(gradient_elements_ + (sum - sums_.begin())) * element_bytes(), {dtype_, {}}};
+  if (sum != sums_.end())
+    return {(gradient_elements_ + (sum - sums_.begin())) * element_bytes(), {dtype_, {}}};
   return find(gradient_slices_, name, "gradient of a trainable parameter");
 }
 
 Slice ParameterStore::state(std::string_view name) const { return find(states_, name, "state"); }
 
-Slice ParameterStore::register_value(std::string_view name) const { return find(registers_, name, "register"); }
+Slice ParameterStore::register_value(std::string_view name) const {
+  return find(registers_, name, "register");
+}
 
 void ParameterStore::allocate(int gradient_blocks) {
   values_ = AlignedBuffer(static_cast<std::size_t>(parameter_bytes()));
   state_ = AlignedBuffer(static_cast<std::size_t>(state_bytes()));
   if (state_.bytes() > 0) std::memset(state_.data(), 0, state_.bytes());
   gradients_.clear();
-  for (int i = 0; i < gradient_blocks; ++i) gradients_.emplace_back(static_cast<std::size_t>(gradient_bytes()));
+  for (int i = 0; i < gradient_blocks; ++i)
+    gradients_.emplace_back(static_cast<std::size_t>(gradient_bytes()));
   allocated_ = true;
 }
 

@@ -1,5 +1,6 @@
-// ParameterStore: the bytes that outlive a step. One contiguous block each for parameter values, gradients and state;
-// a parameter is a named slice of the first two. Declaring is arithmetic; `allocate` takes the memory.
+// ParameterStore: the bytes that outlive a step. One contiguous block each for parameter values, gradients
+// and state; a parameter is a named slice of the first two. Declaring is arithmetic; `allocate` takes the
+// memory.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +21,14 @@ struct Slice {
   Spec spec;
 };
 
-/// All parameters of one store have one dtype; slices follow one another without padding, in order of declaration. The
-/// gradient block has a slice for each trainable parameter, then the sums.
+/// All parameters of one store have one dtype; slices follow one another without padding, in order of
+/// declaration. The gradient block has a slice for each trainable parameter, then the sums.
 class ParameterStore {
  public:
   explicit ParameterStore(DType dtype) : dtype_(dtype) {}
 
-  /// Declares a parameter. Throws UsageError for a second one of the same name or another dtype, or after `allocate`.
+  /// Declares a parameter. Throws UsageError for a second one of the same name or another dtype, or after
+  /// `allocate`.
   void add(const ParameterDescription& description);
   /// Declares one element at the end of the gradient block that runs with it through every sum (the loss).
   void add_sum(std::string_view name);
@@ -43,7 +45,9 @@ class ParameterStore {
   /// Number of parameters, counted in elements.
   std::int64_t parameter_elements() const { return value_elements_; }
   /// Elements of one gradient block, the sums included.
-  std::int64_t gradient_elements() const { return gradient_elements_ + static_cast<std::int64_t>(sums_.size()); }
+  std::int64_t gradient_elements() const {
+    return gradient_elements_ + static_cast<std::int64_t>(sums_.size());
+  }
   std::int64_t parameter_bytes() const { return value_elements_ * element_bytes(); }
   /// Bytes of one gradient block.
   std::int64_t gradient_bytes() const { return gradient_elements() * element_bytes(); }
@@ -56,7 +60,8 @@ class ParameterStore {
   Slice state(std::string_view name) const;
   Slice register_value(std::string_view name) const;
 
-  /// Takes the memory: one block of values (uninitialised), `gradient_blocks` blocks of gradients, the state (zero).
+  /// Takes the memory: one block of values (uninitialised), `gradient_blocks` blocks of gradients, the state
+  /// (zero).
   void allocate(int gradient_blocks);
   bool is_allocated() const { return allocated_; }
   int gradient_blocks() const { return static_cast<int>(gradients_.size()); }

@@ -23,8 +23,9 @@ constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::array<std:
 
 /// A 64-bit word for (seed, stream, index).
 constexpr std::uint64_t philox_word(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) {
-  const auto words = philox(seed, {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
-                                   static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)});
+  const auto words =
+      philox(seed, {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
+                    static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)});
   return words[0] | (std::uint64_t{words[1]} << 32);
 }
 

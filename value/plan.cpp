@@ -29,9 +29,9 @@ std::int64_t place(std::span<PlannedBuffer> buffers) {
     }
     buffer.offset = offset;
     total = std::max(total, end_of(buffer));
-    const auto at = std::upper_bound(by_offset.begin(), by_offset.end(), i, [&](std::size_t a, std::size_t b) {
-      return buffers[a].offset < buffers[b].offset;
-    });
+    const auto at =
+        std::upper_bound(by_offset.begin(), by_offset.end(), i,
+                         [&](std::size_t a, std::size_t b) { return buffers[a].offset < buffers[b].offset; });
     by_offset.insert(at, i);
   }
   return total;

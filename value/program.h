@@ -26,8 +26,8 @@ struct Operand {
   OutputRef value;
 };
 
-/// A buffer that the plan placed in the slot, and the instructions [first, last] during which it is alive (-1: from
-/// before the first).
+/// A buffer that the plan placed in the slot, and the instructions [first, last] during which it is alive
+/// (-1: from before the first).
 struct PlannedBuffer {
   OutputRef value;
   Space space = Space::slot;
@@ -38,8 +38,8 @@ struct PlannedBuffer {
   std::int64_t last = 0;
 };
 
-/// A run of scalars between a block's dense array and memory outside it: `count` elements from byte `offset` of
-/// `space`, at element `index` of the slot.
+/// A run of scalars between a block's dense array and memory outside it: `count` elements from byte `offset`
+/// of `space`, at element `index` of the slot.
 struct ScalarCopy {
   Space space = Space::none;
   std::int64_t offset = 0;

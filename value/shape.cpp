@@ -6,7 +6,8 @@ namespace graingrad {
 
 Shape::Shape(std::span<const std::int64_t> dims) : rank_(static_cast<int>(dims.size())) {
   if (dims.size() > static_cast<std::size_t>(kMaxRank))
-    throw ShapeError("a shape has at most " + std::to_string(kMaxRank) + " dims, not " + std::to_string(dims.size()));
+    throw ShapeError("a shape has at most " + std::to_string(kMaxRank) + " dims, not " +
+                     std::to_string(dims.size()));
   for (std::size_t i = 0; i < dims.size(); ++i) {
     if (dims[i] < 0) throw ShapeError("extent " + std::to_string(dims[i]) + " is negative");
     dims_[i] = dims[i];
@@ -30,7 +31,8 @@ std::int64_t Shape::stride(int i) const {
 
 std::string Shape::to_string() const {
   std::string text = "[";
-  for (int i = 0; i < rank_; ++i) text += (i ? ", " : "") + std::to_string(dims_[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < rank_; ++i)
+    text += (i ? ", " : "") + std::to_string(dims_[static_cast<std::size_t>(i)]);
   return text + "]";
 }
 

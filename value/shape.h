@@ -13,8 +13,8 @@ namespace graingrad {
 
 inline constexpr int kMaxRank = 6;
 
-/// The extents of a value. Rank 0 is a scalar and has one element. Extents may be 0. Throws ShapeError on a negative
-/// extent, more than kMaxRank dims, or more than 2^48 elements.
+/// The extents of a value. Rank 0 is a scalar and has one element. Extents may be 0. Throws ShapeError on a
+/// negative extent, more than kMaxRank dims, or more than 2^48 elements.
 class Shape {
  public:
   Shape() = default;

@@ -124,8 +124,12 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       times.wait += exchange.wait;
       return;
     }
-    case Action::Kind::decide: hooks_.decide(); return laps.lap(times.update);
-    case Action::Kind::update: workspace.run(update_, Phase::forward); return laps.lap(times.update);
+    case Action::Kind::decide:
+      hooks_.decide();
+      return laps.lap(times.update);
+    case Action::Kind::update:
+      workspace.run(update_, Phase::forward);
+      return laps.lap(times.update);
   }
 }
 

@@ -33,8 +33,8 @@ struct StepPlan {
   int gradient_blocks = 1;
 };
 
-/// Seconds of one step by what they were spent on. With several workers: the mean over them. `combine` counts as
-/// backward, `decide` as update.
+/// Seconds of one step by what they were spent on. With several workers: the mean over them. `combine` counts
+/// as backward, `decide` as update.
 struct StepTimes {
   double data = 0, forward = 0, backward = 0, communicate = 0, wait = 0, update = 0;
 };
@@ -57,10 +57,10 @@ struct StepHooks {
 /// Runs a StepPlan again and again. Programs, workspaces and store must outlive it.
 class Step {
  public:
-  /// `programs[i]` is what Action::program i names; `update` has no backward phase. One workspace a worker; the first
-  /// also runs the update.
-  Step(StepPlan plan, std::vector<const Program*> programs, const Program& update, std::vector<Workspace*> workspaces,
-       ParameterStore& store, StepHooks hooks);
+  /// `programs[i]` is what Action::program i names; `update` has no backward phase. One workspace a worker;
+  /// the first also runs the update.
+  Step(StepPlan plan, std::vector<const Program*> programs, const Program& update,
+       std::vector<Workspace*> workspaces, ParameterStore& store, StepHooks hooks);
 
   /// One step. Allocates nothing itself.
   StepTimes run();

@@ -7,8 +7,8 @@
 //   c.item();         // 0
 //   a.grad().item();  // 2
 //
-// Operators append nodes to the graph; nothing is computed until it is asked for. The functions that record other ops
-// stand in value/ops/.
+// Operators append nodes to the graph; nothing is computed until it is asked for. The functions that record
+// other ops stand in value/ops/.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ namespace graingrad {
 class Graph;
 using NodeId = std::uint32_t;
 
-/// A handle; copying it copies nothing else. Throws GraphError when used after its node was rewound. A handle must not
-/// outlive its graph.
+/// A handle; copying it copies nothing else. Throws GraphError when used after its node was rewound. A handle
+/// must not outlive its graph.
 class Value {
  public:
   Value() = default;
@@ -36,13 +36,14 @@ class Value {
   /// Which of the node's outputs this is.
   int output() const { return output_; }
 
-  /// The number of a one-element value: compiles, runs and copies out; caches nothing. Throws ShapeError for more
-  /// elements, UsageError for a value that depends on inputs or parameters (use `evaluate`).
+  /// The number of a one-element value: compiles, runs and copies out; caches nothing. Throws ShapeError for
+  /// more elements, UsageError for a value that depends on inputs or parameters (use `evaluate`).
   double item() const;
-  /// Records the gradient of this scalar with respect to every value on the way to the graph's `value` and `tensor`
-  /// leaves; `grad()` then returns them. A second call replaces the first's.
+  /// Records the gradient of this scalar with respect to every value on the way to the graph's `value` and
+  /// `tensor` leaves; `grad()` then returns them. A second call replaces the first's.
   void backward() const;
-  /// The gradient that the last `backward()` of this graph recorded for this value; throws GraphError if there is none.
+  /// The gradient that the last `backward()` of this graph recorded for this value; throws GraphError if
+  /// there is none.
   Value grad() const;
 
   friend bool operator==(const Value&, const Value&) = default;
@@ -58,8 +59,8 @@ class Value {
   std::uint8_t output_ = 0;
 };
 
-// Elementwise arithmetic with NumPy broadcasting; both sides have the same floating dtype. A number takes the dtype of
-// the other side.
+// Elementwise arithmetic with NumPy broadcasting; both sides have the same floating dtype. A number takes the
+// dtype of the other side.
 Value operator+(Value a, Value b);
 Value operator-(Value a, Value b);
 Value operator*(Value a, Value b);

@@ -14,7 +14,8 @@ std::size_t at(Space space) { return static_cast<std::size_t>(space); }
 
 }  // namespace
 
-WorkspacePlan plan_workspace(std::span<const Program* const> programs, const ParameterStore& store, int threads) {
+WorkspacePlan plan_workspace(std::span<const Program* const> programs, const ParameterStore& store,
+                             int threads) {
   WorkspacePlan plan;
   std::int64_t shared = 0, thread = 0;
   for (const Program* program : programs) {
@@ -77,12 +78,14 @@ void Workspace::run(const Program& program, Phase phase, int gradient_block) {
 
 const Spec& Workspace::input_spec(const Program& program, std::string_view name) const {
   const auto it = program.input_specs.find(name);
-  if (it == program.input_specs.end()) throw UsageError("the program has no input '" + std::string(name) + "'");
+  if (it == program.input_specs.end())
+    throw UsageError("the program has no input '" + std::string(name) + "'");
   return it->second;
 }
 
 std::byte* Workspace::address(const Program& program, const Operand& operand) const {
-  if (operand.space == Space::constants) return const_cast<std::byte*>(program.constants.data()) + operand.offset;
+  if (operand.space == Space::constants)
+    return const_cast<std::byte*>(program.constants.data()) + operand.offset;
   return bases_.space[at(operand.space)] + operand.offset;
 }
 
@@ -91,10 +94,14 @@ void Workspace::set_register(std::string_view name, double number) {
   std::byte* to = bases_.space[at(Space::registers)] + slice.offset;
   const auto write = [&](auto x) { std::memcpy(to, &x, sizeof x); };
   switch (slice.spec.dtype) {
-    case DType::f32: return write(static_cast<float>(number));
-    case DType::f64: return write(number);
-    case DType::i32: return write(static_cast<std::int32_t>(number));
-    case DType::bf16: break;
+    case DType::f32:
+      return write(static_cast<float>(number));
+    case DType::f64:
+      return write(number);
+    case DType::i32:
+      return write(static_cast<std::int32_t>(number));
+    case DType::bf16:
+      break;
   }
   throw UsageError("register '" + std::string(name) + "' has a dtype without numbers");
 }

@@ -13,18 +13,19 @@ namespace graingrad {
 
 /// Bytes of a workspace, by kind; each is a multiple of kAlignment.
 struct WorkspacePlan {
-  std::int64_t slot = 0;       ///< the largest of its programs' slots
-  std::int64_t scratch = 0;    ///< the largest shared scratch, and one thread's scratch for each thread
+  std::int64_t slot = 0;     ///< the largest of its programs' slots
+  std::int64_t scratch = 0;  ///< the largest shared scratch, and one thread's scratch for each thread
   std::int64_t registers = 0;
   std::int64_t constants = 0;  ///< of all its programs; they lie in the Programs
   std::int64_t total() const { return slot + scratch + registers + constants; }
 };
 
 /// What a workspace for these programs takes; nothing is allocated.
-WorkspacePlan plan_workspace(std::span<const Program* const> programs, const ParameterStore& store, int threads);
+WorkspacePlan plan_workspace(std::span<const Program* const> programs, const ParameterStore& store,
+                             int threads);
 
-/// One arena for a set of programs that run one after another. Different workspaces may run at the same time. The
-/// programs and the store must outlive it.
+/// One arena for a set of programs that run one after another. Different workspaces may run at the same time.
+/// The programs and the store must outlive it.
 class Workspace {
  public:
   /// Takes all memory it will ever use. `store` has been allocated if the programs read it.
@@ -33,12 +34,13 @@ class Workspace {
   /// Replays one phase; sinks write to the store's gradient block `gradient_block`.
   void run(const Program& program, Phase phase, int gradient_block = 0);
 
-  /// The numbers of an input, to be written before a run. Throws UsageError for an unknown name, ShapeError for a T
-  /// that is not the input's dtype.
+  /// The numbers of an input, to be written before a run. Throws UsageError for an unknown name, ShapeError
+  /// for a T that is not the input's dtype.
   template <class T>
   std::span<T> input(const Program& program, std::string_view name) const {
     const Spec& spec = input_spec(program, name);
-    if (spec.dtype != dtype_of<T>) throw ShapeError("input '" + std::string(name) + "' is " + spec.to_string());
+    if (spec.dtype != dtype_of<T>)
+      throw ShapeError("input '" + std::string(name) + "' is " + spec.to_string());
     return {reinterpret_cast<T*>(address(program, program.inputs.find(name)->second)),
             static_cast<std::size_t>(spec.shape.size())};
   }
@@ -46,7 +48,8 @@ class Workspace {
   template <class T>
   std::span<const T> output(const Program& program, std::size_t i) const {
     const Spec& spec = program.output_specs.at(i);
-    if (spec.dtype != dtype_of<T>) throw ShapeError("output " + std::to_string(i) + " is " + spec.to_string());
+    if (spec.dtype != dtype_of<T>)
+      throw ShapeError("output " + std::to_string(i) + " is " + spec.to_string());
     return {reinterpret_cast<const T*>(address(program, program.outputs[i])),
             static_cast<std::size_t>(spec.shape.size())};
   }

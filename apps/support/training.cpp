@@ -35,18 +35,24 @@ parallel::ReductionSpec reduction_spec(const Training& training) {
   return spec;
 }
 
-std::string mebibytes(std::int64_t bytes) { return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20); }
+std::string mebibytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
+}
 
 }  // namespace
 
 void TrainingFlags::declare(Cli& cli) {
-  cli.choice("--reduce", reduce, "how gradients are summed over ranks", {"tree", "allreduce", "gather-broadcast"});
-  cli.integer("--grains", grains, "data grains of the summation; 0: a default by model and batch", {0, 1 << 30});
+  cli.choice("--reduce", reduce, "how gradients are summed over ranks",
+             {"tree", "allreduce", "gather-broadcast"});
+  cli.integer("--grains", grains, "data grains of the summation; 0: a default by model and batch",
+              {0, 1 << 30});
   cli.integer("--threads", threads, "threads a rank; 0: as many as the rank has CPUs", {0, 4096});
-  cli.choice("--schedule", schedule, "how a kernel's tiles are dealt to threads", {"static", "dynamic", "guided"});
+  cli.choice("--schedule", schedule, "how a kernel's tiles are dealt to threads",
+             {"static", "dynamic", "guided"});
   cli.choice("--bind", bind, "CPU binding: widen Open MPI's default, respect the mask, or none",
              {"auto", "respect", "none"});
-  cli.toggle("--no-split-wait", no_split_wait, "no barrier before the reduction: waiting counts as communicating");
+  cli.toggle("--no-split-wait", no_split_wait,
+             "no barrier before the reduction: waiting counts as communicating");
   cli.integer("--seed", seed, "seed of parameters and data", {0});
   cli.text("--metrics", metrics, "write step records and the final one as JSON Lines", "FILE");
   cli.toggle("--json", json, "print the final record alone on stdout");
@@ -65,8 +71,8 @@ PlanBytes plan_bytes(const Training& training, int rank) {
   // The constants lie in the Programs, once; everything else once a worker.
   bytes.activations =
       training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
-  bytes.communication = aligned_bytes(
-      parallel::communication_bytes(reduction_spec(training), training.shape.ranks, rank));
+  bytes.communication =
+      aligned_bytes(parallel::communication_bytes(reduction_spec(training), training.shape.ranks, rank));
   bytes.peak = bytes.parameters + bytes.gradients + bytes.state + bytes.activations + bytes.communication;
   return bytes;
 }
@@ -74,7 +80,8 @@ PlanBytes plan_bytes(const Training& training, int rank) {
 std::pair<int, PlanBytes> fullest_rank(const Training& training) {
   std::pair<int, PlanBytes> fullest{0, plan_bytes(training, 0)};
   for (int rank = 1; rank < training.shape.ranks; ++rank)
-    if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak) fullest = {rank, bytes};
+    if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak)
+      fullest = {rank, bytes};
   return fullest;
 }
 
@@ -112,17 +119,22 @@ void require_memory(const Training& training, const PlanBytes& plan, int ranks_h
     Training less = training;
     less.shape.summation.grains = fewer;
     if (const std::int64_t peak = fullest_rank(less).second.peak; peak < plan.peak)
-      advice = fmt::format("--grains {} would save {} a rank, or ", fewer, mebibytes(plan.peak - peak)) + advice;
+      advice =
+          fmt::format("--grains {} would save {} a rank, or ", fewer, mebibytes(plan.peak - peak)) + advice;
   }
-  throw LayoutError(fmt::format(
-      "{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, communication {}), the machine "
-      "has {} left; {}",
-      ranks_here, mebibytes(needed), mebibytes(plan.parameters), mebibytes(plan.gradients), mebibytes(plan.state),
-      mebibytes(plan.activations), mebibytes(plan.communication), mebibytes(available), advice));
+  throw LayoutError(
+      fmt::format("{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
+                  "communication {}), the machine "
+                  "has {} left; {}",
+                  ranks_here, mebibytes(needed), mebibytes(plan.parameters), mebibytes(plan.gradients),
+                  mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication),
+                  mebibytes(available), advice));
 }
 
 Trainer::Trainer(const Training& training, parallel::Communicator& communicator, Load load)
-    : training_(training), communicator_(communicator), plan_(parallel::plan_step(training.shape, communicator.rank())) {
+    : training_(training),
+      communicator_(communicator),
+      plan_(parallel::plan_step(training.shape, communicator.rank())) {
   ParameterStore& store = training_.store;
   store.allocate(plan_.step.gradient_blocks);
   std::vector<Workspace*> workspaces;
@@ -133,8 +145,13 @@ Trainer::Trainer(const Training& training, parallel::Communicator& communicator,
   reduction_ = parallel::make_reduction(reduction_spec(training), communicator);
   work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
   for (const int block : plan_.blocks) pieces_.push_back(store.gradients(block));
-  StepHooks hooks{std::move(load), [this] { return reduce(); }, [this] { decide(); }};
-  step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store, std::move(hooks));
+  const auto load_now = [this, load = std::move(load)](Workspace& workspace, const Program& program,
+                                                       std::int64_t micro_batch) {
+    load(workspace, program, steps_, micro_batch);
+  };
+  StepHooks hooks{load_now, [this] { return reduce(); }, [this] { decide(); }};
+  step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store,
+                std::move(hooks));
 }
 
 void Trainer::set_register(std::string_view name, double number) {
@@ -143,6 +160,7 @@ void Trainer::set_register(std::string_view name, double number) {
 
 PhaseSeconds Trainer::step() {
   const StepTimes times = step_->run();
+  ++steps_;
   PhaseSeconds seconds;
   seconds[Phase::data] = times.data;
   seconds[Phase::forward] = times.forward;
@@ -167,7 +185,8 @@ void Trainer::decide() {
   });
   if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
   if (!all_finite(store, 0))
-    throw DivergenceError("the gradient of '" + first_not_finite(store, 0) + "' is not finite; use a smaller --lr");
+    throw DivergenceError("the gradient of '" + first_not_finite(store, 0) +
+                          "' is not finite; use a smaller --lr");
 }
 
 std::int64_t Trainer::used_bytes() const {
@@ -189,7 +208,8 @@ std::string Trainer::hash() const {
   std::vector<NamedBytes> parameters;
   for (const ParameterDescription& p : training_.store.parameters()) {
     const Slice slice = training_.store.parameter(p.name);
-    parameters.push_back({p.name, {training_.store.values() + slice.offset, static_cast<std::size_t>(slice.spec.bytes())}});
+    parameters.push_back(
+        {p.name, {training_.store.values() + slice.offset, static_cast<std::size_t>(slice.spec.bytes())}});
   }
   return weight_hash(std::move(parameters));
 }
@@ -197,10 +217,12 @@ std::string Trainer::hash() const {
 void print_split(const Output& out, const PhaseSpreads& phases) {
   double all = 0;
   for (const Spread& spread : phases) all += spread.median;
-  out.say("{:<12} {:>10} {:>10} {:>10} {:>7}  {}", "seconds", "min", "median", "max", "share", "slowest rank");
+  out.say("{:<12} {:>10} {:>10} {:>10} {:>7}  {}", "seconds", "min", "median", "max", "share",
+          "slowest rank");
   for (std::size_t i = 0; i < kPhases; ++i)
-    out.say("{:<12} {:>10.4f} {:>10.4f} {:>10.4f} {:>6.1f}%  {}", kPhaseNames[i], phases[i].min, phases[i].median,
-            phases[i].max, all > 0 ? 100 * phases[i].median / all : 0.0, phases[i].slowest_rank);
+    out.say("{:<12} {:>10.4f} {:>10.4f} {:>10.4f} {:>6.1f}%  {}", kPhaseNames[i], phases[i].min,
+            phases[i].median, phases[i].max, all > 0 ? 100 * phases[i].median / all : 0.0,
+            phases[i].slowest_rank);
 }
 
 int ranks_on_this_node() {
@@ -220,8 +242,11 @@ double measure_gemm_gflops(const Program& program, const cpu::Team& team, int re
     const Spec* specs = &program.specs[instruction.first_operand];
     const std::string name = std::to_string(products.size());
     const Value a = graph.input(name + ".a", specs[0]), b = graph.input(name + ".b", specs[1]);
-    const Op& op = is_head ? ops::linear : instruction.op == &ops::matmul_into ? ops::matmul : *instruction.op;
-    products.push_back(graph.record(op, {a, b}, is_head ? Attributes{} : program.attributes[instruction.attributes]));
+    const Op& op = is_head                               ? ops::linear
+                   : instruction.op == &ops::matmul_into ? ops::matmul
+                                                         : *instruction.op;
+    products.push_back(
+        graph.record(op, {a, b}, is_head ? Attributes{} : program.attributes[instruction.attributes]));
     flops += instruction.cost.product_flops;
   }
   if (products.empty()) return 0;

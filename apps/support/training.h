@@ -54,16 +54,17 @@ PlanBytes plan_bytes(const Training& training, int rank);
 std::pair<int, PlanBytes> fullest_rank(const Training& training);
 /// The plan as a table, with what smaller --grains would save; one line an entry.
 std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan);
-/// Throws LayoutError with the plan and the cheapest changes where `ranks_here` ranks of these bytes do not fit into
-/// the memory that the machine has left.
+/// Throws LayoutError with the plan and the cheapest changes where `ranks_here` ranks of these bytes do not
+/// fit into the memory that the machine has left.
 void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available);
 
 /// A Step with its memory, its reduction and its counters.
 class Trainer {
  public:
-  using Load = std::function<void(Workspace&, const Program&, std::int64_t micro_batch)>;
+  /// Fills a program's inputs for one micro-batch of the global batch of step `step` (0 is the first).
+  using Load = std::function<void(Workspace&, const Program&, std::int64_t step, std::int64_t micro_batch)>;
 
-  /// Takes all memory of the run. `load` fills a program's inputs. The store must declare the sum "loss".
+  /// Takes all memory of the run. The store must declare the sum "loss".
   Trainer(const Training& training, parallel::Communicator& communicator, Load load);
 
   /// Sets a register in every workspace.
@@ -94,15 +95,17 @@ class Trainer {
   std::vector<void*> pieces_;
   std::optional<Step> step_;
   double loss_sum_ = 0;
+  std::int64_t steps_ = 0;
 };
 
-/// Prints where the time went: each phase's min, median and max over the ranks, its share, and the slowest rank.
+/// Prints where the time went: each phase's min, median and max over the ranks, its share, and the slowest
+/// rank.
 void print_split(const Output& out, const PhaseSpreads& phases);
 /// How many ranks this node runs.
 int ranks_on_this_node();
 
-/// The rate of this rank's matrix products alone, GFLOP/s: every product of `program` replayed on the same shapes with
-/// the same team, median of `repeats`.
+/// The rate of this rank's matrix products alone, GFLOP/s: every product of `program` replayed on the same
+/// shapes with the same team, median of `repeats`.
 double measure_gemm_gflops(const Program& program, const cpu::Team& team, int repeats);
 
 }  // namespace graingrad::apps

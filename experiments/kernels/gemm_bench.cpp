@@ -23,9 +23,9 @@ Shape3 shape_of(const benchmark::State& state) {
 }
 
 void report(benchmark::State& state, const Shape3& s) {
-  state.counters["GFLOP/s"] =
-      benchmark::Counter(2e-9 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k),
-                         benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] = benchmark::Counter(
+      2e-9 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k),
+      benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void ours(benchmark::State& state) {
@@ -45,8 +45,8 @@ void ours(benchmark::State& state) {
 
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Eigen is told not to start threads of its own (its split would enter the bits), so each thread gets a band of C:
-// what a user of Eigen would write by hand.
+// Eigen is told not to start threads of its own (its split would enter the bits), so each thread gets a band
+// of C: what a user of Eigen would write by hand.
 void eigen(benchmark::State& state) {
   const Shape3 s = shape_of(state);
   const int threads = static_cast<int>(state.range(5));
@@ -72,8 +72,14 @@ void eigen(benchmark::State& state) {
 void shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"m", "n", "k", "ta", "tb", "threads"})->UseRealTime()->Unit(benchmark::kMicrosecond);
   for (const int threads : {1, 2})
-    for (const auto& [rows, out, in] : {std::tuple{256, 1536, 512}, {256, 512, 512}, {256, 256, 512}, {256, 2304, 768},
-                                        {256, 768, 768}, {256, 3072, 768}, {256, 768, 3072}, {768, 512, 128}}) {
+    for (const auto& [rows, out, in] : {std::tuple{256, 1536, 512},
+                                        {256, 512, 512},
+                                        {256, 256, 512},
+                                        {256, 2304, 768},
+                                        {256, 768, 768},
+                                        {256, 3072, 768},
+                                        {256, 768, 3072},
+                                        {768, 512, 128}}) {
       bench->Args({rows, out, in, 0, 1, threads});  // x w^T
       bench->Args({rows, in, out, 0, 0, threads});  // dy w
       bench->Args({out, in, rows, 1, 0, threads});  // dy^T x

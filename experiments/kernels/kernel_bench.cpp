@@ -20,7 +20,8 @@ using namespace graingrad;
 void replay(benchmark::State& state, std::int64_t rows, std::int64_t columns, int tensors,
             const std::function<Value(Value, Value)>& record) {
   Graph graph;
-  const Value a = graph.input("a", {DType::f32, {rows, columns}}), b = graph.input("b", {DType::f32, {rows, columns}});
+  const Value a = graph.input("a", {DType::f32, {rows, columns}}),
+              b = graph.input("b", {DType::f32, {rows, columns}});
   const Value c = record(a, b);
   ParameterStore store(DType::f32);
   const Program program = compile(graph, std::span(&c, 1), &store, cpu_backend());

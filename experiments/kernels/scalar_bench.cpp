@@ -42,7 +42,8 @@ NodeId record(Graph& graph, const ParameterStore& store, std::int64_t samples) {
   return backward_from;
 }
 
-// Forward, backward and update of 1,000 samples in blocks of 100, as linear_regression replays them on one thread.
+// Forward, backward and update of 1,000 samples in blocks of 100, as linear_regression replays them on one
+// thread.
 void replay_1000_samples(benchmark::State& state) {
   const std::int64_t block = state.range(0);
   ParameterStore store = make_store();
@@ -69,9 +70,9 @@ void replay_1000_samples(benchmark::State& state) {
     }
     workspace.run(update, Phase::forward);
   }
-  state.counters["time/node"] = benchmark::Counter(
-      static_cast<double>(program.nodes) * 1000.0 / static_cast<double>(block),
-      benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["time/node"] =
+      benchmark::Counter(static_cast<double>(program.nodes) * 1000.0 / static_cast<double>(block),
+                         benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(replay_1000_samples)->ArgName("block")->Arg(100)->Arg(1000)->Unit(benchmark::kMicrosecond);
 

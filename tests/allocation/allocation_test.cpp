@@ -69,9 +69,10 @@ void run_regression(Engine engine, int threads, ReductionKind reduce) {
   training.reduce = reduce;
   const std::vector<double> w = true_weights(5, 1);
   const Samples samples = make_samples(0, kSamples, w, 0.1, 1);
-  Trainer trainer(training, test_world(), [&](Workspace& workspace, const Program& program, std::int64_t m) {
-    load_block(workspace, program, samples, m * kBlock);
-  });
+  Trainer trainer(training, test_world(),
+                  [&](Workspace& workspace, const Program& program, std::int64_t, std::int64_t m) {
+                    load_block(workspace, program, samples, m * kBlock);
+                  });
   nn::initialize(store, 1);
   trainer.set_register("inverse_count", 1.0 / kSamples);
   trainer.set_register(nn::kLearningRate, 0.025);
@@ -88,8 +89,9 @@ void run_gpt(int threads, cpu::Schedule schedule, ReductionKind reduce) {
   training.shape.summation.grains = 7;
   training.reduce = reduce;
   training.team = {.threads = threads, .schedule = schedule};
-  Trainer trainer(training, test_world(),
-                  [&](Workspace& workspace, const Program&, std::int64_t m) { gpt.load(workspace, m); });
+  Trainer trainer(
+      training, test_world(),
+      [&](Workspace& workspace, const Program&, std::int64_t, std::int64_t m) { gpt.load(workspace, m); });
   nn::initialize(gpt.store, 1);
   trainer.set_register("inverse_count", 1.0 / (7 * 160));
   trainer.set_register(nn::kLearningRate, 0.1);

@@ -45,10 +45,10 @@ struct Extents {
   std::int64_t thread = 0;
 };
 
-/// Runs a phase of `program`. `states` holds one entry a thread, with room for the largest call. Where `extents` is not
-/// null it is raised to what this run touches. Allocates nothing itself.
-void execute(const Program& program, Phase phase, const Bases& bases, const Team& team, std::span<ThreadState> states,
-             Extents* extents);
+/// Runs a phase of `program`. `states` holds one entry a thread, with room for the largest call. Where
+/// `extents` is not null it is raised to what this run touches. Allocates nothing itself.
+void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
+             std::span<ThreadState> states, Extents* extents);
 
 /// Calls `tile(i)` for i in [0, tiles) on the team's threads, static schedule.
 void for_tiles(const Team& team, std::int64_t tiles, const std::function<void(std::int64_t)>& tile);

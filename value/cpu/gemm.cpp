@@ -15,8 +15,10 @@ constexpr std::int64_t kSuperK = 1024;  // rows of k packed at a time
 constexpr std::int64_t kSharedBytes = 8 << 20;
 constexpr std::int64_t kTileRows = 258, kTileCols = 64;     // of C, where both operands are packed before
 constexpr std::int64_t kLocalRows = 192, kLocalCols = 256;  // of C, where each tile packs its own
-constexpr std::int64_t kPackLines = 96;  // of a packing tile, where lines are contiguous; a multiple of both widths
-constexpr std::int64_t kPackRows = 32;   // of a packing tile, where rows are contiguous: they are read from end to end
+constexpr std::int64_t kPackLines =
+    96;  // of a packing tile, where lines are contiguous; a multiple of both widths
+constexpr std::int64_t kPackRows =
+    32;  // of a packing tile, where rows are contiguous: they are read from end to end
 constexpr std::int64_t kTinyWork = 2048, kTinyCols = 4, kTinyRows = 512;
 constexpr std::int64_t kFewRows = 64;  // up to here, packing B apart from the product gains nothing
 
@@ -176,11 +178,12 @@ void local_tile(const Gemm<T>& g, std::int64_t tile, T* scratch) {
   } while (first < g.k);
 }
 
-// Panels of length k lie this many rows apart, so that rows of neighbouring panels do not meet in one cache set where k
-// is a power of two.
+// Panels of length k lie this many rows apart, so that rows of neighbouring panels do not meet in one cache
+// set where k is a power of two.
 constexpr std::int64_t apart(std::int64_t k) { return k + 1; }
 
-// Packing `lines` lines of length k into panels of Width, cut into tiles along the way in which they are stored.
+// Packing `lines` lines of length k into panels of Width, cut into tiles along the way in which they are
+// stored.
 template <class T>
 bool has_contiguous_lines(MatrixView<T> in) {
   return in.col == 1 && in.row != 1;
@@ -197,7 +200,8 @@ void pack_tile(MatrixView<T> in, std::int64_t lines, std::int64_t k, T* out, std
                                  Width * apart(k));
   }
   const std::int64_t row = tile * kPackRows;
-  pack_panels<T, Width>(in.at(0, row), lines, std::min(kPackRows, k - row), out + row * Width, Width * apart(k));
+  pack_panels<T, Width>(in.at(0, row), lines, std::min(kPackRows, k - row), out + row * Width,
+                        Width * apart(k));
 }
 
 // A super-block: which item, where it starts and how far it goes.
@@ -244,9 +248,9 @@ void shared_tile(const Gemm<T>& g, int stage, std::int64_t tile, T* shared) {
   const std::int64_t row = tile / tiles_n * kTileRows, col = tile % tiles_n * kTileCols;
   const auto panels = g.transpose_a ? RowPanels<T>::packed(packed_a + row * apart(s.length), apart(s.length))
                                     : RowPanels<T>::direct(a.at(s.row + row, s.first));
-  multiply_panels(panels, packed_b + col * apart(s.length), apart(s.length), c + (s.row + row) * g.ldc + s.col + col, g.ldc,
-                  std::min(kTileRows, s.rows - row), std::min(kTileCols, s.cols - col), s.length,
-                  g.accumulate || s.first > 0);
+  multiply_panels(panels, packed_b + col * apart(s.length), apart(s.length),
+                  c + (s.row + row) * g.ldc + s.col + col, g.ldc, std::min(kTileRows, s.rows - row),
+                  std::min(kTileCols, s.cols - col), s.length, g.accumulate || s.first > 0);
 }
 
 }  // namespace

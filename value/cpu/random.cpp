@@ -35,7 +35,8 @@ void tile(const Call& call, int, std::int64_t i, void*) {
       const std::int64_t element = origin + j;
       if (element / 4 != group) {
         group = element / 4;
-        words = philox(key, {static_cast<std::uint32_t>(group), static_cast<std::uint32_t>(group >> 32), step, micro_batch});
+        words = philox(key, {static_cast<std::uint32_t>(group), static_cast<std::uint32_t>(group >> 32), step,
+                             micro_batch});
       }
       out[j] = to_unit(words[static_cast<std::size_t>(element % 4)], zero);
     }

@@ -19,7 +19,8 @@ Extents extents_of(const Spec& qkv, const Attributes& attributes) {
 std::vector<Spec> infer_attention(const OpCall& call) {
   const Spec& qkv = call.inputs[0];
   const std::int64_t sequence = call.attributes.integers[0], head_dim = call.attributes.integers[1];
-  if (!is_floating(qkv.dtype) || qkv.shape.rank() != 2) throw ShapeError("qkv must be floating [b*t, h*3*head_dim]");
+  if (!is_floating(qkv.dtype) || qkv.shape.rank() != 2)
+    throw ShapeError("qkv must be floating [b*t, h*3*head_dim]");
   if (sequence < 1 || head_dim < 1) throw ShapeError("sequence and head_dim must be at least 1");
   if (qkv.shape[0] % sequence != 0)
     throw ShapeError("rows are not a multiple of the sequence " + std::to_string(sequence));
@@ -32,7 +33,8 @@ std::vector<Spec> infer_attention(const OpCall& call) {
 
 std::vector<Spec> infer_gradient(const OpCall& call) { return {call.inputs[0]}; }
 
-// Two products forward, five backward, over the keys that are not masked: T (T + 1) / 2 pairs a head when causal.
+// Two products forward, five backward, over the keys that are not masked: T (T + 1) / 2 pairs a head when
+// causal.
 double pair_flops(const OpCall& call) {
   const Extents e = extents_of(call.inputs[0], call.attributes);
   const double t = static_cast<double>(e.sequence);
@@ -51,14 +53,19 @@ void vjp_attention(Vjp& v) {
 }  // namespace
 
 namespace ops {
-constinit const Op attention{.name = "attention", .signature = "n h -> n h, h n", .arity = 1,
-                             .infer = infer_attention, .vjp = vjp_attention, .cost = cost_attention};
-constinit const Op attention_gradient{.name = "attention_gradient", .arity = 4, .infer = infer_gradient,
-                                      .cost = cost_gradient};
+constinit const Op attention{.name = "attention",
+                             .signature = "n h -> n h, h n",
+                             .arity = 1,
+                             .infer = infer_attention,
+                             .vjp = vjp_attention,
+                             .cost = cost_attention};
+constinit const Op attention_gradient{
+    .name = "attention_gradient", .arity = 4, .infer = infer_gradient, .cost = cost_gradient};
 }  // namespace ops
 
 Value attention(Value qkv, const AttentionOptions& options) {
-  const double scale = options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(options.head_dim));
+  const double scale =
+      options.scale != 0 ? options.scale : 1.0 / std::sqrt(static_cast<double>(options.head_dim));
   return qkv.graph().record(ops::attention, {qkv},
                             {.integers = {options.sequence, options.head_dim, options.causal},
                              .reals = {scale, options.dropout},

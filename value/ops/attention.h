@@ -17,9 +17,10 @@ struct AttentionOptions {
   double dropout = 0;
 };
 
-/// qkv [B*T, heads * 3 * head_dim], head-major: head h's q, k, v lie at columns h*3*head_dim + {0, 1, 2} * head_dim.
-/// Returns [B*T, heads * head_dim]. The number of heads follows from the width. Keys are visited in blocks of 64 from
-/// the sequence's first position, in order, with a running max per block; masked keys do not enter.
+/// qkv [B*T, heads * 3 * head_dim], head-major: head h's q, k, v lie at columns h*3*head_dim + {0, 1, 2} *
+/// head_dim. Returns [B*T, heads * head_dim]. The number of heads follows from the width. Keys are visited in
+/// blocks of 64 from the sequence's first position, in order, with a running max per block; masked keys do
+/// not enter.
 Value attention(Value qkv, const AttentionOptions& options);
 
 namespace ops {

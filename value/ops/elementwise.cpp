@@ -58,12 +58,24 @@ void vjp_power(Vjp& v) {
 }
 
 constexpr Op unary(std::string_view name, Elementwise f, void (*vjp)(Vjp&)) {
-  return {.name = name, .signature = "... -> ...", .arity = 1, .infer = infer_unary, .vjp = vjp,
-          .cost = cost_of_one, .elementwise = f, .in_place = 0};
+  return {.name = name,
+          .signature = "... -> ...",
+          .arity = 1,
+          .infer = infer_unary,
+          .vjp = vjp,
+          .cost = cost_of_one,
+          .elementwise = f,
+          .in_place = 0};
 }
 constexpr Op binary(std::string_view name, Elementwise f, void (*vjp)(Vjp&)) {
-  return {.name = name, .signature = "..., ... -> ...", .arity = 2, .infer = infer_binary, .vjp = vjp,
-          .cost = cost_of_one, .elementwise = f, .in_place = 0};
+  return {.name = name,
+          .signature = "..., ... -> ...",
+          .arity = 2,
+          .infer = infer_binary,
+          .vjp = vjp,
+          .cost = cost_of_one,
+          .elementwise = f,
+          .in_place = 0};
 }
 
 // A number beside a value is a constant of the value's dtype.

@@ -1,4 +1,5 @@
-// Elementwise ops with NumPy broadcasting (see also the operators in value/value.h). Operands share one floating dtype.
+// Elementwise ops with NumPy broadcasting (see also the operators in value/value.h). Operands share one
+// floating dtype.
 #pragma once
 
 #include "value/op.h"

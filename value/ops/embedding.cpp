@@ -8,7 +8,8 @@ namespace {
 
 std::vector<Spec> infer_embedding(const OpCall& call) {
   const Spec &table = call.inputs[0], &ids = call.inputs[1];
-  if (!is_floating(table.dtype) || table.shape.rank() != 2) throw ShapeError("the table must be floating [v, c]");
+  if (!is_floating(table.dtype) || table.shape.rank() != 2)
+    throw ShapeError("the table must be floating [v, c]");
   if (ids.dtype != DType::i32) throw ShapeError("ids must be i32");
   std::vector<std::int64_t> dims(ids.shape.dims().begin(), ids.shape.dims().end());
   dims.push_back(table.shape[1]);
@@ -37,12 +38,18 @@ void vjp_gradient(Vjp& v) {
 }  // namespace
 
 namespace ops {
-constinit const Op embedding{.name = "embedding", .signature = "v^ c, n -> n c", .arity = 2,
-                             .infer = infer_embedding, .vjp = vjp_embedding};
-constinit const Op embedding_gradient_into{.name = "embedding_gradient_into", .arity = 2, .infer = infer_gradient,
-                                           .effect = Effect::accumulate};
-constinit const Op embedding_gradient{.name = "embedding_gradient", .arity = 2, .infer = infer_gradient,
-                                      .vjp = vjp_gradient, .into = &embedding_gradient_into};
+constinit const Op embedding{.name = "embedding",
+                             .signature = "v^ c, n -> n c",
+                             .arity = 2,
+                             .infer = infer_embedding,
+                             .vjp = vjp_embedding};
+constinit const Op embedding_gradient_into{
+    .name = "embedding_gradient_into", .arity = 2, .infer = infer_gradient, .effect = Effect::accumulate};
+constinit const Op embedding_gradient{.name = "embedding_gradient",
+                                      .arity = 2,
+                                      .infer = infer_gradient,
+                                      .vjp = vjp_gradient,
+                                      .into = &embedding_gradient_into};
 }  // namespace ops
 
 Value embedding(Value table, Value ids) { return table.graph().record(ops::embedding, {table, ids}); }

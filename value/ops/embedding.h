@@ -10,7 +10,8 @@ Value embedding(Value table, Value ids);
 
 namespace ops {
 extern const Op embedding;
-/// ids [n], cotangent [n, c] -> [v, c]: rows of the cotangent added in the order of n. attributes.integers: v.
+/// ids [n], cotangent [n, c] -> [v, c]: rows of the cotangent added in the order of n. attributes.integers:
+/// v.
 extern const Op embedding_gradient;
 /// The same added row by row onto a gradient slice.
 extern const Op embedding_gradient_into;

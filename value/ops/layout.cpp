@@ -34,7 +34,8 @@ std::vector<Spec> infer_transpose(const OpCall& call) {
 void vjp_transpose(Vjp& v) {
   const Integers& axes = v.attributes.integers;
   Integers inverse(axes.size());
-  for (std::size_t i = 0; i < axes.size(); ++i) inverse[static_cast<std::size_t>(axes[i])] = static_cast<std::int64_t>(i);
+  for (std::size_t i = 0; i < axes.size(); ++i)
+    inverse[static_cast<std::size_t>(axes[i])] = static_cast<std::int64_t>(i);
   v.set(0, v.graph.record(ops::transpose, {v.cotangent()}, {.integers = inverse, .reals = {}, .name = {}}));
 }
 
@@ -54,7 +55,8 @@ std::vector<Spec> infer_slice(const OpCall& call) {
   return {{call.inputs[0].dtype, with_extent(shape, dim, stop - start)}};
 }
 std::int64_t offset_slice(const OpCall& call) {
-  return call.attributes.integers[1] * call.inputs[0].shape.stride(static_cast<int>(call.attributes.integers[0]));
+  return call.attributes.integers[1] *
+         call.inputs[0].shape.stride(static_cast<int>(call.attributes.integers[0]));
 }
 void vjp_slice(Vjp& v) {
   const int dim = static_cast<int>(v.attributes.integers[0]);
@@ -86,7 +88,8 @@ void vjp_concat(Vjp& v) {
 
 std::vector<Spec> infer_broadcast(const OpCall& call) {
   const Shape shape{std::span<const std::int64_t>(call.attributes.integers)};
-  if (broadcast(call.inputs[0].shape, shape) != shape) throw ShapeError("does not broadcast to " + shape.to_string());
+  if (broadcast(call.inputs[0].shape, shape) != shape)
+    throw ShapeError("does not broadcast to " + shape.to_string());
   return {{call.inputs[0].dtype, shape}};
 }
 void vjp_broadcast(Vjp& v) { v.set(0, sum_to(v.cotangent(), v.input().shape())); }
@@ -96,7 +99,8 @@ std::vector<Spec> infer_pad(const OpCall& call) {
   const int dim = static_cast<int>(call.attributes.integers[0]);
   const std::int64_t start = call.attributes.integers[1], extent = call.attributes.integers[2];
   if (start < 0 || start + shape[dim] > extent)
-    throw ShapeError("does not fit at " + std::to_string(start) + " in an extent of " + std::to_string(extent));
+    throw ShapeError("does not fit at " + std::to_string(start) + " in an extent of " +
+                     std::to_string(extent));
   return {{call.inputs[0].dtype, with_extent(shape, dim, extent)}};
 }
 void vjp_pad(Vjp& v) {
@@ -132,17 +136,18 @@ Integers dims_of(const Shape& shape) { return {shape.dims().begin(), shape.dims(
 }  // namespace
 
 namespace ops {
-constinit const Op reshape{.name = "reshape", .arity = 1, .infer = infer_reshape, .vjp = vjp_reshape,
-                           .view_offset = offset_zero};
+constinit const Op reshape{
+    .name = "reshape", .arity = 1, .infer = infer_reshape, .vjp = vjp_reshape, .view_offset = offset_zero};
 constinit const Op transpose{.name = "transpose", .arity = 1, .infer = infer_transpose, .vjp = vjp_transpose};
 constinit const Op slice{.name = "slice", .arity = 1, .infer = infer_slice, .vjp = vjp_slice};
-constinit const Op slice_view{.name = "slice_view", .arity = 1, .infer = infer_slice, .vjp = vjp_slice,
-                              .view_offset = offset_slice};
+constinit const Op slice_view{
+    .name = "slice_view", .arity = 1, .infer = infer_slice, .vjp = vjp_slice, .view_offset = offset_slice};
 constinit const Op concat{.name = "concat", .arity = -1, .infer = infer_concat, .vjp = vjp_concat};
-constinit const Op broadcast_to{.name = "broadcast_to", .arity = 1, .infer = infer_broadcast, .vjp = vjp_broadcast};
+constinit const Op broadcast_to{
+    .name = "broadcast_to", .arity = 1, .infer = infer_broadcast, .vjp = vjp_broadcast};
 constinit const Op pad{.name = "pad", .arity = 1, .infer = infer_pad, .vjp = vjp_pad};
-constinit const Op element{.name = "element", .arity = 1, .infer = infer_element, .vjp = vjp_element,
-                           .view_offset = offset_element};
+constinit const Op element{
+    .name = "element", .arity = 1, .infer = infer_element, .vjp = vjp_element, .view_offset = offset_element};
 constinit const Op cast{.name = "cast", .arity = 1, .infer = infer_cast, .vjp = vjp_cast};
 }  // namespace ops
 
@@ -174,9 +179,12 @@ Value slice(Value x, int dim, std::int64_t start, std::int64_t stop) {
 
 Value concat(std::span<const Value> xs, int dim) {
   if (xs.empty()) throw ShapeError("concat(): nothing to join");
-  return xs[0].graph().record(ops::concat, xs, {.integers = {axis_of("concat", xs[0], dim)}, .reals = {}, .name = {}});
+  return xs[0].graph().record(ops::concat, xs,
+                              {.integers = {axis_of("concat", xs[0], dim)}, .reals = {}, .name = {}});
 }
-Value concat(std::initializer_list<Value> xs, int dim) { return concat(std::span(xs.begin(), xs.size()), dim); }
+Value concat(std::initializer_list<Value> xs, int dim) {
+  return concat(std::span(xs.begin(), xs.size()), dim);
+}
 
 Value broadcast_to(Value x, const Shape& shape) {
   return x.shape() == shape ? x : record(ops::broadcast_to, x, dims_of(shape));

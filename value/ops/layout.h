@@ -1,4 +1,5 @@
-// Ops that move elements and compute nothing. Values are contiguous; reshape, leading slices and element are views.
+// Ops that move elements and compute nothing. Values are contiguous; reshape, leading slices and element are
+// views.
 #pragma once
 
 #include <initializer_list>
@@ -20,7 +21,8 @@ Value concat(std::span<const Value> xs, int dim);
 Value concat(std::initializer_list<Value> xs, int dim);
 /// x repeated to `shape` by NumPy's rule.
 Value broadcast_to(Value x, const Shape& shape);
-/// Zeros around x along `dim`, so that slice(result, dim, start, start + x[dim]) is x and the extent is `extent`.
+/// Zeros around x along `dim`, so that slice(result, dim, start, start + x[dim]) is x and the extent is
+/// `extent`.
 Value pad(Value x, int dim, std::int64_t start, std::int64_t extent);
 /// The element with row-major index `index`, as a scalar. A view.
 Value element(Value x, std::int64_t index);

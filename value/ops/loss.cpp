@@ -13,24 +13,27 @@ std::vector<Spec> infer_stats(const OpCall& call) {
   if (!is_floating(x.dtype) || x.shape.rank() != 2 || w.shape.rank() != 2 || x.shape[1] != w.shape[1])
     throw ShapeError("needs floating x [n, k] and w [v, k]");
   if (w.shape[0] == 0) throw ShapeError("an empty vocabulary");
-  if (targets.dtype != DType::i32 || targets.shape != Shape{x.shape[0]}) throw ShapeError("targets must be i32 [n]");
+  if (targets.dtype != DType::i32 || targets.shape != Shape{x.shape[0]})
+    throw ShapeError("targets must be i32 [n]");
   const Spec row{x.dtype, {x.shape[0]}};
   return {row, row, {x.dtype, {x.shape[0], w.shape[0]}}};
 }
 
 Cost cost_stats(const OpCall& call) {
-  const double rows = static_cast<double>(call.inputs[0].shape[0]), v = static_cast<double>(call.inputs[1].shape[0]);
+  const double rows = static_cast<double>(call.inputs[0].shape[0]),
+               v = static_cast<double>(call.inputs[1].shape[0]);
   return {2.0 * rows * v * static_cast<double>(call.inputs[0].shape[1]), 3.0 * rows * v};
 }
 
 void vjp_stats(Vjp& v) {
-  if (v.cotangents[2]) throw GraphError("softmax_stats: its logits have no derivative; record linear for that");
+  if (v.cotangents[2])
+    throw GraphError("softmax_stats: its logits have no derivative; record linear for that");
   const Value x = v.input(0), w = v.input(1);
   const auto zeros = [&] { return v.output(0) * 0.0; };
   const Value d_lse = v.cotangents[0] ? *v.cotangents[0] : zeros();
   const Value d_target = v.cotangents[1] ? *v.cotangents[1] : zeros();
-  const Value d_logits = v.graph.record(ops::softmax_stats_gradient,
-                                        {v.output(2), v.output(0), v.input(2), d_lse, d_target}, v.attributes);
+  const Value d_logits = v.graph.record(
+      ops::softmax_stats_gradient, {v.output(2), v.output(0), v.input(2), d_lse, d_target}, v.attributes);
   if (v.needs(0)) v.set(0, matmul(d_logits, w));
   if (v.needs(1)) v.set(1, matmul(d_logits, x, true, false));
 }
@@ -54,19 +57,27 @@ SoftmaxStats stats(Value x, Value w, Value targets, std::int64_t ignore_index) {
 }  // namespace
 
 namespace ops {
-constinit const Op softmax_stats{.name = "softmax_stats", .signature = "n k, v k, n -> n, n, n v", .arity = 3,
-                                 .infer = infer_stats, .vjp = vjp_stats, .cost = cost_stats,
+constinit const Op softmax_stats{.name = "softmax_stats",
+                                 .signature = "n k, v k, n -> n, n, n v",
+                                 .arity = 3,
+                                 .infer = infer_stats,
+                                 .vjp = vjp_stats,
+                                 .cost = cost_stats,
                                  .optional_outputs = 1u << 2};
-constinit const Op softmax_stats_gradient{.name = "softmax_stats_gradient", .arity = 5, .infer = infer_gradient,
-                                          .cost = cost_gradient, .in_place = 0};
+constinit const Op softmax_stats_gradient{.name = "softmax_stats_gradient",
+                                          .arity = 5,
+                                          .infer = infer_gradient,
+                                          .cost = cost_gradient,
+                                          .in_place = 0};
 constinit const Op count_targets{.name = "count_targets", .arity = 1, .infer = infer_count, .vjp = vjp_count};
 }  // namespace ops
 
 SoftmaxStats softmax_stats(Value x, Value w, Value targets) { return stats(x, w, targets, -1); }
 
 Value count_targets(Value targets, std::int64_t v, std::int64_t ignore_index, DType dtype) {
-  return targets.graph().record(ops::count_targets, {targets},
-                                {.integers = {v, ignore_index, static_cast<std::int64_t>(dtype)}, .reals = {}, .name = {}});
+  return targets.graph().record(
+      ops::count_targets, {targets},
+      {.integers = {v, ignore_index, static_cast<std::int64_t>(dtype)}, .reals = {}, .name = {}});
 }
 
 Value cross_entropy(Value x, Value w, Value targets, Reduction reduction, std::int64_t ignore_index) {

@@ -13,12 +13,12 @@ struct SoftmaxStats {
   Value target_logit;  ///< [n]: the logit of the row's target; the row's lse where the target is ignored
 };
 
-/// x [n, k], w [v, k], targets i32 [n]: statistics of the logits x w^T. A target outside [0, v) is ignored: its row's
-/// target logit is its lse, so that its loss and its gradient are exactly 0.
+/// x [n, k], w [v, k], targets i32 [n]: statistics of the logits x w^T. A target outside [0, v) is ignored:
+/// its row's target logit is its lse, so that its loss and its gradient are exactly 0.
 SoftmaxStats softmax_stats(Value x, Value w, Value targets);
 
-/// lse - target_logit: [n] (none), or its sum, or the sum divided by the number of targets inside [0, v) that differ
-/// from `ignore_index`. Rows whose target is `ignore_index`, or outside [0, v), contribute 0.
+/// lse - target_logit: [n] (none), or its sum, or the sum divided by the number of targets inside [0, v) that
+/// differ from `ignore_index`. Rows whose target is `ignore_index`, or outside [0, v), contribute 0.
 Value cross_entropy(Value x, Value w, Value targets, Reduction reduction = Reduction::mean,
                     std::int64_t ignore_index = -100);
 
@@ -26,10 +26,11 @@ Value cross_entropy(Value x, Value w, Value targets, Reduction reduction = Reduc
 Value count_targets(Value targets, std::int64_t v, std::int64_t ignore_index, DType dtype);
 
 namespace ops {
-/// x, w, targets -> lse [n], target_logit [n], logits [n, v] (optional output). attributes.integers: ignore_index.
+/// x, w, targets -> lse [n], target_logit [n], logits [n, v] (optional output). attributes.integers:
+/// ignore_index.
 extern const Op softmax_stats;
-/// logits [n, v], lse [n], targets [n], cotangents of lse [n] and of target_logit [n] -> cotangent of the logits.
-/// attributes.integers: ignore_index.
+/// logits [n, v], lse [n], targets [n], cotangents of lse [n] and of target_logit [n] -> cotangent of the
+/// logits. attributes.integers: ignore_index.
 extern const Op softmax_stats_gradient;
 /// targets [n] -> scalar. attributes.integers: v, ignore_index, dtype.
 extern const Op count_targets;

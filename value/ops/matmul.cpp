@@ -64,7 +64,8 @@ std::vector<Spec> infer_linear(const OpCall& call) {
   if (!is_floating(x.dtype)) throw ShapeError("needs a floating dtype; cast first");
   if (x.shape.rank() != 2 || w.shape.rank() != 2) throw ShapeError("needs x [n, in] and w [out, in]");
   if (x.shape[1] != w.shape[1])
-    throw ShapeError("x has " + std::to_string(x.shape[1]) + " inputs, w takes " + std::to_string(w.shape[1]));
+    throw ShapeError("x has " + std::to_string(x.shape[1]) + " inputs, w takes " +
+                     std::to_string(w.shape[1]));
   return {{x.dtype, {x.shape[0], w.shape[0]}}};
 }
 
@@ -95,12 +96,23 @@ Value with_last(Value matrix, const Shape& leading) {
 }  // namespace
 
 namespace ops {
-constinit const Op matmul_into{.name = "matmul_into", .arity = 2, .infer = infer_matmul, .cost = cost_matmul,
+constinit const Op matmul_into{.name = "matmul_into",
+                               .arity = 2,
+                               .infer = infer_matmul,
+                               .cost = cost_matmul,
                                .effect = Effect::accumulate};
-constinit const Op matmul{.name = "matmul", .arity = 2, .infer = infer_matmul, .vjp = vjp_matmul,
-                          .cost = cost_matmul, .into = &matmul_into};
-constinit const Op linear{.name = "linear", .signature = "n k, o k -> n o", .arity = 2, .infer = infer_linear,
-                          .vjp = vjp_linear, .cost = cost_linear};
+constinit const Op matmul{.name = "matmul",
+                          .arity = 2,
+                          .infer = infer_matmul,
+                          .vjp = vjp_matmul,
+                          .cost = cost_matmul,
+                          .into = &matmul_into};
+constinit const Op linear{.name = "linear",
+                          .signature = "n k, o k -> n o",
+                          .arity = 2,
+                          .infer = infer_linear,
+                          .vjp = vjp_linear,
+                          .cost = cost_linear};
 }  // namespace ops
 
 Value matmul(Value a, Value b, bool transpose_a, bool transpose_b) {

@@ -5,8 +5,8 @@
 
 namespace graingrad {
 
-/// op(a) op(b), where op transposes the last two dims if asked. [..., m, k] x [..., k, n] -> [..., m, n]. The leading
-/// (batch) dims are equal; or b is a matrix and a, not transposed, has any leading dims.
+/// op(a) op(b), where op transposes the last two dims if asked. [..., m, k] x [..., k, n] -> [..., m, n]. The
+/// leading (batch) dims are equal; or b is a matrix and a, not transposed, has any leading dims.
 Value matmul(Value a, Value b, bool transpose_a = false, bool transpose_b = false);
 
 /// x w^T: x [..., in], w [out, in] -> [..., out]. The bias is an add of its own.

@@ -22,14 +22,16 @@ constinit const Op random_uniform{.name = "random_uniform", .arity = 3, .infer =
 }  // namespace ops
 
 Value random_uniform(Graph& graph, const Shape& shape, DType dtype) {
-  Attributes attributes{.integers = {static_cast<std::int64_t>(dtype), std::bit_cast<std::int64_t>(graph.new_stream()), 0},
-                        .reals = {},
-                        .name = {}};
+  Attributes attributes{
+      .integers = {static_cast<std::int64_t>(dtype), std::bit_cast<std::int64_t>(graph.new_stream()), 0},
+      .reals = {},
+      .name = {}};
   attributes.integers.insert(attributes.integers.end(), shape.dims().begin(), shape.dims().end());
-  return graph.record(ops::random_uniform,
-                      {graph.register_value(kSeedRegister, DType::i32), graph.register_value(kStepRegister, DType::i32),
-                       graph.register_value(kMicroBatchRegister, DType::i32)},
-                      std::move(attributes));
+  return graph.record(
+      ops::random_uniform,
+      {graph.register_value(kSeedRegister, DType::i32), graph.register_value(kStepRegister, DType::i32),
+       graph.register_value(kMicroBatchRegister, DType::i32)},
+      std::move(attributes));
 }
 
 }  // namespace graingrad

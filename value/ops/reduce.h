@@ -7,8 +7,9 @@
 
 namespace graingrad {
 
-/// The sum over `dims` (negative ones count from the end), or over all dims. Reduced dims vanish unless `keep_dims`.
-/// The sum over an empty dim is 0. A run of last dims is summed in 16 lanes, any other index by index.
+/// The sum over `dims` (negative ones count from the end), or over all dims. Reduced dims vanish unless
+/// `keep_dims`. The sum over an empty dim is 0. A run of last dims is summed in 16 lanes, any other index by
+/// index.
 Value sum(Value x, std::initializer_list<int> dims, bool keep_dims = false);
 Value sum(Value x);
 /// sum / number of elements; throws ShapeError over an empty dim.

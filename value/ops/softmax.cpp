@@ -29,10 +29,20 @@ void vjp_log_softmax(Vjp& v) {
 }  // namespace
 
 namespace ops {
-constinit const Op softmax{.name = "softmax", .signature = "n [c] -> n [c]", .arity = 1, .infer = infer_softmax,
-                           .vjp = vjp_softmax, .cost = cost_softmax, .in_place = 0};
-constinit const Op log_softmax{.name = "log_softmax", .signature = "n [c] -> n [c]", .arity = 1,
-                               .infer = infer_softmax, .vjp = vjp_log_softmax, .cost = cost_softmax, .in_place = 0};
+constinit const Op softmax{.name = "softmax",
+                           .signature = "n [c] -> n [c]",
+                           .arity = 1,
+                           .infer = infer_softmax,
+                           .vjp = vjp_softmax,
+                           .cost = cost_softmax,
+                           .in_place = 0};
+constinit const Op log_softmax{.name = "log_softmax",
+                               .signature = "n [c] -> n [c]",
+                               .arity = 1,
+                               .infer = infer_softmax,
+                               .vjp = vjp_log_softmax,
+                               .cost = cost_softmax,
+                               .in_place = 0};
 }  // namespace ops
 
 Value softmax(Value x) { return x.graph().record(ops::softmax, {x}); }
