@@ -8,8 +8,8 @@
 
 namespace graingrad::cpu {
 
-/// The code behind those of `Elementwise`: dst = dst + a.
-inline constexpr std::uint32_t kScalarAccumulate = static_cast<std::uint32_t>(Elementwise::power) + 1;
+/// The code of a sum into dst, apart from those of `Elementwise`: dst = dst + a.
+inline constexpr std::uint32_t kScalarAccumulate = 0xFFFF;
 
 /// One instruction: `code` is a value of Elementwise (not `none`) or kScalarAccumulate; `dst`, `a` and `b`
 /// are element indices from the block's base. Unary codes and kScalarAccumulate ignore `b`.
