@@ -238,10 +238,15 @@ void shared_tile(const Gemm<T>& g, int stage, std::int64_t tile, T* shared) {
   if (stage % 2 == 0) {
     const MatrixView<T> rows = b.at(s.first, s.col), lines{rows.data, rows.col, rows.row};
     const std::int64_t tiles_b = s.packs_b ? pack_tiles(lines, s.cols, s.length) : 0;
-    if (tile < tiles_b)
-      pack_tile<T, static_cast<int>(kCols)>(lines, s.cols, s.length, packed_b, tile);
+    const std::int64_t tiles_a = s.packs_a ? pack_tiles(a.at(s.row, s.first), s.rows, s.length) : 0;
+    // Equal numbers take turns, so that threads that get a run of tiles each get some of both.
+    const bool turns = tiles_a == tiles_b;
+    const bool is_b = turns ? tile % 2 == 0 : tile < tiles_b;
+    const std::int64_t part = turns ? tile / 2 : is_b ? tile : tile - tiles_b;
+    if (is_b)
+      pack_tile<T, static_cast<int>(kCols)>(lines, s.cols, s.length, packed_b, part);
     else
-      pack_tile<T, kBlockRows>(a.at(s.row, s.first), s.rows, s.length, packed_a, tile - tiles_b);
+      pack_tile<T, kBlockRows>(a.at(s.row, s.first), s.rows, s.length, packed_a, part);
     return;
   }
   const std::int64_t tiles_n = ceil_div(s.cols, kTileCols);
