@@ -91,14 +91,7 @@ struct Setup {
     training.emplace(Training{.store = store, .programs = {&program}, .update = &update});
     parallel::StepShape& shape = training->shape;
     shape.micro_batches = o.global_batch / o.micro_batch;
-    shape.ranks = mesh.extent(parallel::Axis::data);
-    shape.summation.grains = o.common.grains > 0
-                                 ? o.common.grains
-                                 : parallel::default_grains(shape.micro_batches, store.gradient_bytes());
-    training->reduce = parallel::reduction_from_name(o.common.reduce);
-    training->split_wait = !o.common.no_split_wait;
-    training->team.schedule = cpu::schedule_from(o.common.schedule);
-    parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
+    configure(*training, o.common, mesh);
   }
 
   nn::Gpt model;

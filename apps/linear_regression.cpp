@@ -71,13 +71,7 @@ struct Setup {
     parallel::StepShape& shape = training->shape;
     shape.micro_batches = (o.samples + o.block - 1) / o.block;
     shape.short_tail = programs.size() > 1;
-    shape.ranks = mesh.extent(parallel::Axis::data);
-    shape.summation.grains = o.common.grains > 0
-                                 ? o.common.grains
-                                 : parallel::default_grains(shape.micro_batches, store.gradient_bytes());
-    training->reduce = parallel::reduction_from_name(o.common.reduce);
-    training->split_wait = !o.common.no_split_wait;
-    parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
+    configure(*training, o.common, mesh);
   }
 
   Engine engine;

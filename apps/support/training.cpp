@@ -60,6 +60,18 @@ void TrainingFlags::declare(Cli& cli) {
   cli.integer("--world", world, "ranks to plan for in a dry run", {1, 1 << 20});
 }
 
+void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
+  parallel::StepShape& shape = training.shape;
+  shape.ranks = mesh.extent(parallel::Axis::data);
+  shape.summation.grains =
+      flags.grains > 0 ? flags.grains
+                       : parallel::default_grains(shape.micro_batches, training.store.gradient_bytes());
+  training.reduce = parallel::reduction_from_name(flags.reduce);
+  training.split_wait = !flags.no_split_wait;
+  training.team.schedule = cpu::schedule_from(flags.schedule);
+  parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
+}
+
 PlanBytes plan_bytes(const Training& training, int rank) {
   const parallel::RankPlan plan = parallel::plan_step(training.shape, rank);
   const std::vector<const Program*> programs = all_programs(training);
@@ -85,6 +97,22 @@ std::pair<int, PlanBytes> fullest_rank(const Training& training) {
   return fullest;
 }
 
+namespace {
+
+// The fewest grains that these ranks may have, 2 at least, and the bytes that they would save on the fullest
+// rank.
+struct FewerGrains {
+  std::int64_t grains = 0, saved = 0;
+};
+FewerGrains fewer_grains(const Training& training, const PlanBytes& plan) {
+  Training less = training;
+  less.shape.summation.grains = std::max<std::int64_t>(training.shape.ranks, 2);
+  if (less.shape.summation.grains >= training.shape.summation.grains) return {};
+  return {less.shape.summation.grains, plan.peak - fullest_rank(less).second.peak};
+}
+
+}  // namespace
+
 std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan) {
   const std::int64_t block = aligned_bytes(training.store.gradient_bytes());
   std::vector<std::string> lines;
@@ -100,13 +128,8 @@ std::vector<std::string> describe_plan(const Training& training, const PlanBytes
   row("activations", plan.activations, fmt::format("{} worker(s), scratch included", training.shape.workers));
   row("communication", plan.communication, parallel::name_of(training.reduce));
   row("peak", plan.peak, "");
-  const std::int64_t fewer = std::max<std::int64_t>(training.shape.ranks, 2);
-  if (training.shape.summation.grains > fewer) {
-    Training less = training;
-    less.shape.summation.grains = fewer;
-    const std::int64_t saved = plan.peak - fullest_rank(less).second.peak;
-    if (saved > 0) lines.push_back(fmt::format("  --grains {} would save {}", fewer, mebibytes(saved)));
-  }
+  if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
+    lines.push_back(fmt::format("  --grains {} would save {}", less.grains, mebibytes(less.saved)));
   return lines;
 }
 
@@ -114,14 +137,9 @@ void require_memory(const Training& training, const PlanBytes& plan, int ranks_h
   const std::int64_t needed = plan.peak * ranks_here;
   if (needed <= available) return;
   std::string advice = "use a smaller --micro-batch, --sequence or model";
-  const std::int64_t fewer = std::max<std::int64_t>(training.shape.ranks, 2);
-  if (training.shape.summation.grains > fewer) {
-    Training less = training;
-    less.shape.summation.grains = fewer;
-    if (const std::int64_t peak = fullest_rank(less).second.peak; peak < plan.peak)
-      advice =
-          fmt::format("--grains {} would save {} a rank, or ", fewer, mebibytes(plan.peak - peak)) + advice;
-  }
+  if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
+    advice =
+        fmt::format("--grains {} would save {} a rank, or ", less.grains, mebibytes(less.saved)) + advice;
   throw LayoutError(
       fmt::format("{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
                   "communication {}), the machine "

@@ -12,6 +12,7 @@
 #include "apps/support/phases.h"
 #include "apps/support/placement.h"
 #include "apps/support/records.h"
+#include "parallel/mesh.h"
 #include "parallel/reduction.h"
 #include "parallel/step_plan.h"
 #include "value/step.h"
@@ -47,6 +48,10 @@ struct Training {
   /// Threads inside each worker's kernels.
   cpu::Team team = {};
 };
+
+/// Sets what the flags and the mesh decide once the shape's micro-batches are known: ranks, grains, the
+/// reduction, the schedule. Throws what check_summation throws.
+void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh);
 
 /// The bytes that rank `rank` will use: a pure function of the training, nothing is allocated.
 PlanBytes plan_bytes(const Training& training, int rank);

@@ -69,12 +69,6 @@ void measure(const Program& program, const Instruction& instruction, const Bases
       raise(slot, (std::int64_t{copy.index} + copy.count) * size);
       raise(extents.space[static_cast<std::size_t>(copy.space)], copy.offset + copy.count * size);
     }
-    for (std::uint32_t i = 0; i < instruction.loads + instruction.stores; ++i) {
-      const ScalarCopy& copy = i < instruction.loads
-                                   ? program.copies[instruction.first_load + i]
-                                   : program.copies[instruction.first_store + i - instruction.loads];
-      raise(slot, (std::int64_t{copy.index} + copy.count) * size);
-    }
     return;
   }
   for (std::uint32_t i = 0; i < instruction.inputs + instruction.outputs; ++i) {
