@@ -24,7 +24,7 @@ struct Options {
   std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
   std::int64_t micro_batch = 1, global_batch = 12, steps = 20;
   double lr = 0.1;
-  std::string model = "attention", data, dtype = "f32";
+  std::string model = "attention", data, dtype = "f32", overlap = "on";
   bool untie = false;
 
   void declare(Cli& cli) {
@@ -41,6 +41,7 @@ struct Options {
     cli.integer("--steps", steps, "optimizer steps", {1});
     cli.real("--lr", lr, "learning rate of SGD", {0});
     cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
+    cli.choice("--overlap", overlap, "start the tree exchange while the last backward runs", {"on", "off"});
     common.declare(cli);
   }
 };
@@ -92,6 +93,7 @@ struct Setup {
     parallel::StepShape& shape = training->shape;
     shape.micro_batches = o.global_batch / o.micro_batch;
     configure(*training, o.common, mesh);
+    if (o.overlap == "on") overlap_exchange(*training);
   }
 
   nn::Gpt model;
@@ -138,12 +140,8 @@ int dry_run(const Options& o, const Output& out) {
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
           flops_per_step(o, setup.model), o.untie ? " and wte" : "");
   print_shapes(out, setup.program);
-  parallel::ReductionSpec spec;
-  spec.kind = training.reduce;
-  spec.count = setup.store.gradient_elements();
-  spec.dtype = setup.store.dtype();
-  spec.grains = training.shape.summation.grains;
-  const parallel::Traffic traffic = parallel::expected_traffic(spec, training.shape.ranks, rank);
+  const parallel::Traffic traffic =
+      parallel::expected_traffic(reduction_spec(training), training.shape.ranks, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   out.say("fullest rank: {}", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);

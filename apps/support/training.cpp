@@ -25,6 +25,15 @@ std::vector<const Program*> all_programs(const Training& training) {
   return programs;
 }
 
+// Smaller buckets start earlier, larger ones cost fewer messages.
+constexpr std::int64_t kBucketBytes = 1 << 20;
+
+std::string mebibytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
+}
+
+}  // namespace
+
 parallel::ReductionSpec reduction_spec(const Training& training) {
   parallel::ReductionSpec spec;
   spec.kind = training.reduce;
@@ -32,14 +41,9 @@ parallel::ReductionSpec reduction_spec(const Training& training) {
   spec.dtype = training.store.dtype();
   spec.grains = training.shape.summation.grains;
   spec.barrier = training.split_wait && training.shape.ranks > 1;
+  for (const GradientBucket& bucket : training.buckets) spec.buckets.push_back({bucket.first, bucket.last});
   return spec;
 }
-
-std::string mebibytes(std::int64_t bytes) {
-  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
-}
-
-}  // namespace
 
 void TrainingFlags::declare(Cli& cli) {
   cli.choice("--reduce", reduce, "how gradients are summed over ranks",
@@ -70,6 +74,11 @@ void configure(Training& training, const TrainingFlags& flags, const parallel::M
   training.split_wait = !flags.no_split_wait;
   training.team.schedule = cpu::schedule_from(flags.schedule);
   parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
+}
+
+void overlap_exchange(Training& training) {
+  if (training.reduce == parallel::ReductionKind::tree && training.shape.ranks > 1)
+    training.buckets = gradient_buckets(*training.programs[0], training.store, kBucketBytes);
 }
 
 PlanBytes plan_bytes(const Training& training, int rank) {
@@ -168,6 +177,7 @@ Trainer::Trainer(const Training& training, parallel::Communicator& communicator,
     load(workspace, program, steps_, micro_batch);
   };
   StepHooks hooks{load_now, [this] { return reduce(); }, [this] { decide(); }};
+  if (!training_.buckets.empty()) hooks.overlap = overlap();
   step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store,
                 std::move(hooks));
 }
@@ -191,8 +201,18 @@ PhaseSeconds Trainer::step() {
 
 ExchangeTimes Trainer::reduce() {
   const parallel::ReduceTimes times =
-      reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+      training_.buckets.empty()
+          ? reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()})
+          : reduction_->finish();
   return {times.transfer, times.wait};
+}
+
+Overlap Trainer::overlap() {
+  return {training_.buckets,
+          [this] {
+            reduction_->begin(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+          },
+          [this] { reduction_->release(); }, [this] { reduction_->progress(); }};
 }
 
 void Trainer::decide() {

@@ -45,6 +45,8 @@ struct Training {
   parallel::StepShape shape = {};
   parallel::ReductionKind reduce = parallel::ReductionKind::tree;
   bool split_wait = true;
+  /// Parts of the gradient block whose sums over ranks begin during the last backward; empty: none does.
+  std::vector<GradientBucket> buckets = {};
   /// Threads inside each worker's kernels.
   cpu::Team team = {};
 };
@@ -52,6 +54,13 @@ struct Training {
 /// Sets what the flags and the mesh decide once the shape's micro-batches are known: ranks, grains, the
 /// reduction, the schedule. Throws what check_summation throws.
 void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh);
+
+/// Lets the tree begin during the last backward, bucket by bucket. Only with one worker, whose last
+/// micro-batch runs program 0. Other reductions, and one rank, stay as they are.
+void overlap_exchange(Training& training);
+
+/// What the reduction of a step is about.
+parallel::ReductionSpec reduction_spec(const Training& training);
 
 /// The bytes that rank `rank` will use: a pure function of the training, nothing is allocated.
 PlanBytes plan_bytes(const Training& training, int rank);
@@ -89,6 +98,7 @@ class Trainer {
 
  private:
   ExchangeTimes reduce();
+  Overlap overlap();
   void decide();
 
   Training training_;
