@@ -28,10 +28,15 @@ class Copier {
   }
   Value handle(OutputRef old) { return to_->handle(at(old)); }
   void copy(NodeId id) {
-    now_[id] = copy(id, [this](OutputRef ref) { return at(ref); });
+    copy(id, [this](OutputRef ref) { return at(ref); });
   }
   template <class F>
-  NodeId copy(NodeId id, F&& input) {
+  void copy(NodeId id, F&& input) {
+    now_[id] = copy_once_more(id, input);
+  }
+  // A copy beside the one that `at` knows.
+  template <class F>
+  NodeId copy_once_more(NodeId id, F&& input) {
     inputs_.clear();
     for (const OutputRef& ref : from_.inputs(id)) inputs_.push_back(input(ref));
     return to_->copy_node(from_, id, inputs_);
@@ -139,7 +144,7 @@ Rewritten recompute_scopes(const Graph& graph, std::span<const OutputRef> output
           if (regions.again(in.node) && second[in.node] == kNone) open.push_back(in.node);
       if (open.size() > before) continue;
       open.pop_back();
-      if (second[id] == kNone) second[id] = copier.copy(id, now);
+      if (second[id] == kNone) second[id] = copier.copy_once_more(id, now);
     }
   };
   for (NodeId id = backward_from; id < graph.size(); ++id) {

@@ -16,7 +16,8 @@ namespace graingrad::nn {
 /// The model of `config`, compiled for micro-batches of `sequences` sequences: the sum "loss", inputs
 /// "tokens" and "targets", registers "inverse_count" and kLearningRate. The store is not allocated.
 struct SmallGpt {
-  SmallGpt(const GptConfig& config, std::int64_t sequences) : model(config), store(config.dtype) {
+  SmallGpt(const GptConfig& config, std::int64_t sequences, CompileOptions options = {})
+      : model(config), store(config.dtype) {
     for (const ParameterDescription& p : model.parameters()) store.add(p);
     store.add_sum("loss");
     store.add_register("inverse_count", config.dtype);
@@ -26,7 +27,6 @@ struct SmallGpt {
     const Value loss =
         model.loss(graph.input("tokens", {DType::i32, {rows}}), graph.input("targets", {DType::i32, {rows}}));
     graph.accumulate("loss", loss);
-    CompileOptions options;
     options.backward_from = static_cast<NodeId>(graph.size());
     std::vector<Value> leaves;
     for (const ParameterDescription& p : model.parameters()) leaves.push_back(graph.parameter(p));
