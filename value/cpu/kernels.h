@@ -14,5 +14,6 @@ void add_embedding(Backend& backend);
 void add_attention(Backend& backend);
 void add_loss(Backend& backend);
 void add_random(Backend& backend);
+void add_update(Backend& backend);
 
 }  // namespace graingrad::cpu
