@@ -47,11 +47,15 @@ enum class Elementwise : std::uint8_t {
   step,
   sqrt,
   square,
+  gelu_tanh,
+  gelu_erf,
   add,
   subtract,
   multiply,
   divide,
-  power
+  power,
+  gelu_tanh_gradient,
+  gelu_erf_gradient
 };
 
 /// Where an op's outputs lie when the op itself decides it; all but `overwrite` have one output.
