@@ -1,6 +1,7 @@
 #include "nn/attention.h"
 
 #include "value/ops/attention.h"
+#include "value/ops/random.h"
 
 namespace graingrad::nn {
 namespace {
@@ -28,9 +29,11 @@ CausalSelfAttention::CausalSelfAttention(std::string path, const AttentionConfig
 
 Value CausalSelfAttention::operator()(Value x) const {
   const auto scope = x.graph().scope(component());
-  const Value heads = attention(
-      c_attn_(x), {.sequence = config_.sequence, .head_dim = config_.width / config_.heads, .scale = 0});
-  return c_proj_(heads);
+  const Value heads = attention(c_attn_(x), {.sequence = config_.sequence,
+                                             .head_dim = config_.width / config_.heads,
+                                             .scale = 0,
+                                             .dropout = config_.dropout});
+  return dropout(c_proj_(heads), config_.dropout);
 }
 
 }  // namespace graingrad::nn

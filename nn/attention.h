@@ -11,6 +11,8 @@ struct AttentionConfig {
   std::int64_t sequence = 0;
   /// Standard deviation of the starts of c_attn and of c_proj.
   double scale = 0.02, projection_scale = 0.02;
+  /// Rate of dropout on the attention weights and on the result.
+  double dropout = 0;
   DType dtype = DType::f32;
 };
 

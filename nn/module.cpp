@@ -1,5 +1,7 @@
 #include "nn/module.h"
 
+#include "value/pattern.h"
+
 namespace graingrad::nn {
 
 std::string join(std::string_view parent, std::string_view child) {
@@ -7,18 +9,40 @@ std::string join(std::string_view parent, std::string_view child) {
 }
 
 std::vector<ParameterDescription> Module::parameters() const {
-  std::vector<ParameterDescription> all = own_;
-  all.insert(all.end(), children_.begin(), children_.end());
+  std::vector<ParameterDescription> all;
+  for (const Descriptions* list : {&own_, &children_})
+    for (const auto& description : *list) all.push_back(*description);
   return all;
 }
 
+std::vector<Value> Module::trainable_leaves(Graph& graph) const {
+  std::vector<Value> leaves;
+  for (const ParameterDescription& description : parameters())
+    if (description.trainable) leaves.push_back(graph.parameter(description));
+  return leaves;
+}
+
 void Module::add(std::string_view name, std::vector<Dim> dims, Initializer init, DType dtype) {
-  own_.push_back({join(path_, name), std::move(dims), init, dtype, true});
+  own_.push_back(std::make_shared<ParameterDescription>(
+      ParameterDescription{join(path_, name), std::move(dims), init, dtype, true}));
 }
 
 void Module::add(const Module& child) {
-  const std::vector<ParameterDescription> parameters = child.parameters();
-  children_.insert(children_.end(), parameters.begin(), parameters.end());
+  for (const Descriptions* list : {&child.own_, &child.children_})
+    children_.insert(children_.end(), list->begin(), list->end());
+}
+
+void Module::freeze(std::string_view pattern) {
+  bool found = false;
+  for (const Descriptions* list : {&own_, &children_})
+    for (const auto& description : *list)
+      if (matches(pattern, description->name)) {
+        description->trainable = false;
+        found = true;
+      }
+  if (!found)
+    throw UsageError("no parameter is named '" + std::string(pattern) +
+                     "'; use a name, or a pattern with *, as in h.0.*");
 }
 
 std::string_view Module::component() const {

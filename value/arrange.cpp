@@ -84,14 +84,49 @@ class Arranger {
     for (NodeId id = 0; id < graph_.size(); ++id) {
       if (!live_[id] || !graph_.op(id).leaf || graph_.op(id).holds_numbers) continue;
       const std::string& name = graph_.attributes(id).name;
-      const bool persistent = &graph_.op(id) == &ops::parameter || &graph_.op(id) == &ops::state;
-      if (const auto it = assigned.find(name); persistent && it != assigned.end())
-        if (last_reader_[index({id, 0})] > it->second)
-          throw GraphError("'" + name +
-                           "' is read after it was assigned in the same graph; record the read first");
+      if (const auto it = assigned.find(name); is_persistent(id) && it != assigned.end())
+        if (last_reader_[index({id, 0})] > it->second) refuse_late_read(name);
       if (&graph_.op(id) == &ops::parameter_gradient && accumulated.contains(name))
         throw GraphError("the gradient of '" + name + "' is accumulated and read in the same graph");
     }
+    for (NodeId id = 0; id < graph_.size(); ++id)
+      if (graph_.op(id).effect == Effect::overwrite) refuse_reads_after_overwriting(id);
+  }
+
+  [[noreturn]] static void refuse_late_read(const std::string& name) {
+    throw GraphError("'" + name + "' is read after it was assigned in the same graph; record the read first");
+  }
+
+  // By bytes and not by name, because a range shares its bytes with the parameters in it.
+  void refuse_reads_after_overwriting(NodeId writer) const {
+    for (std::uint32_t o = 0; o < graph_.node(writer).outputs; ++o) {
+      const OutputRef target = graph_.inputs(writer)[o];
+      if (!is_persistent(target.node))
+        throw GraphError(std::string(graph_.op(writer).name) + ": operand " + std::to_string(o) + " is the " +
+                         "result of " + std::string(graph_.op(target.node).name) +
+                         ", not a parameter or a state, and cannot be overwritten");
+      const Slice written = slice_of(target.node);
+      for (NodeId id = 0; id < graph_.size(); ++id) {
+        if (!live_[id] || &graph_.op(id) != &graph_.op(target.node)) continue;
+        const Slice read = slice_of(id);
+        const bool apart = read.offset >= written.offset + written.spec.bytes() ||
+                           written.offset >= read.offset + read.spec.bytes();
+        if (!apart && last_reader_[index({id, 0})] > writer) refuse_late_read(graph_.attributes(id).name);
+      }
+    }
+  }
+
+  bool is_persistent(NodeId id) const {
+    return &graph_.op(id) == &ops::parameter || &graph_.op(id) == &ops::state;
+  }
+
+  // Where the store has a named leaf's bytes.
+  Slice slice_of(NodeId id) const {
+    const Op& op = graph_.op(id);
+    const std::string& name = graph_.attributes(id).name;
+    if (&op == &ops::parameter) return store(id).parameter(name);
+    if (&op == &ops::parameter_gradient) return store(id).gradient(name);
+    return &op == &ops::state ? store(id).state(name) : store(id).register_value(name);
   }
 
   // Walks the live nodes in order: decides instructions, buffers and locations.
@@ -181,20 +216,11 @@ class Arranger {
       a_.inputs.push_back(id);
       return;
     }
-    Slice slice;
-    if (&op == &ops::parameter) {
-      slice = store(id).parameter(name);
-      l.space = Space::parameters;
-    } else if (&op == &ops::parameter_gradient) {
-      slice = store(id).gradient(name);
-      l.space = Space::gradients;
-    } else if (&op == &ops::state) {
-      slice = store(id).state(name);
-      l.space = Space::state;
-    } else {
-      slice = store(id).register_value(name);
-      l.space = Space::registers;
-    }
+    const Slice slice = slice_of(id);
+    l.space = &op == &ops::parameter            ? Space::parameters
+              : &op == &ops::parameter_gradient ? Space::gradients
+              : &op == &ops::state              ? Space::state
+                                                : Space::registers;
     if (slice.spec != graph_.spec(ref))
       throw ShapeError("'" + name + "' is " + slice.spec.to_string() + " in the store and " +
                        graph_.spec(ref).to_string() + " in the graph");
@@ -281,6 +307,10 @@ class Arranger {
 
   void locate_tensors(NodeId id) {
     const Op& op = graph_.op(id);
+    if (op.effect == Effect::overwrite) {
+      for (std::uint32_t o = 0; o < graph_.node(id).outputs; ++o) at({id, o}) = at(graph_.inputs(id)[o]);
+      return;
+    }
     if (op.effect != Effect::none) {
       at({id, 0}) = effect_target(id);
       return;

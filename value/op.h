@@ -47,18 +47,23 @@ enum class Elementwise : std::uint8_t {
   step,
   sqrt,
   square,
+  gelu_tanh,
+  gelu_erf,
   add,
   subtract,
   multiply,
   divide,
-  power
+  power,
+  gelu_tanh_gradient,
+  gelu_erf_gradient
 };
 
-/// Where an op's only output lies when the op itself decides it.
+/// Where an op's outputs lie when the op itself decides it; all but `overwrite` have one output.
 enum class Effect : std::uint8_t {
   none,        ///< anywhere: compile places it
   accumulate,  ///< added onto the slice of the gradient block that attributes.name names
-  assign       ///< written over the parameter or state that attributes.name names
+  assign,      ///< written over the parameter or state that attributes.name names
+  overwrite    ///< output i is written over input i, a leaf of a parameter or a state
 };
 
 struct Vjp;

@@ -28,6 +28,26 @@ void ParameterStore::add(const ParameterDescription& description) {
   parameters_.push_back(description);
 }
 
+void ParameterStore::add_range(std::string_view name, std::size_t first, std::size_t count) {
+  must_be_open(name);
+  const auto refuse = [&](const std::string& reason) {
+    throw UsageError("range '" + std::string(name) + "': " + reason);
+  };
+  if (count == 0 || first > parameters_.size() || count > parameters_.size() - first)
+    refuse("no parameters [" + std::to_string(first) + ", " + std::to_string(first + count) + ")");
+  std::int64_t elements = 0;
+  for (std::size_t i = first; i < first + count; ++i) {
+    if (!parameters_[i].trainable) refuse("'" + parameters_[i].name + "' is frozen");
+    elements += parameters_[i].spec().shape.size();
+  }
+  if (value_slices_.contains(name) || std::find(sums_.begin(), sums_.end(), name) != sums_.end())
+    refuse("the name is in use");
+  const Spec flat{dtype_, {elements}};
+  const std::string& from = parameters_[first].name;
+  value_slices_.emplace(name, Slice{parameter(from).offset, flat});
+  gradient_slices_.emplace(name, Slice{gradient(from).offset, flat});
+}
+
 void ParameterStore::add_sum(std::string_view name) {
   must_be_open(name);
   if (gradient_slices_.contains(name) || std::find(sums_.begin(), sums_.end(), name) != sums_.end())

@@ -30,6 +30,10 @@ class ParameterStore {
   /// Declares a parameter. Throws UsageError for a second one of the same name or another dtype, or after
   /// `allocate`.
   void add(const ParameterDescription& description);
+  /// Declares a second name for the parameters [first, first + count) of `parameters()`, seen as one flat row
+  /// [n]: `parameter` and `gradient` find it, lists, hashes and norms do not. Throws UsageError for a name in
+  /// use, an empty run, or a frozen parameter in it, which has no gradient.
+  void add_range(std::string_view name, std::size_t first, std::size_t count);
   /// Declares one element at the end of the gradient block that runs with it through every sum (the loss).
   void add_sum(std::string_view name);
   /// Declares a persistent buffer; it starts at zero.

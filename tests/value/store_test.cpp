@@ -68,6 +68,23 @@ TEST(ParameterStore, AllocatesWhatItDeclared) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(store.gradients(1)) % 64, 0u);
 }
 
+TEST(ParameterStore, FindsARangeAsOneFlatRow) {
+  ParameterStore store(DType::f32);
+  for (const char* name : {"a", "b", "frozen", "c", "d"})
+    store.add(describe(name, {{*name == 'b' ? 5 : 2, "r"}, {3, "c"}}, *name != 'f'));
+  store.add_range("head", 0, 2);
+  store.add_range("tail", 3, 2);
+  EXPECT_EQ(store.parameter("head").offset, 0);
+  EXPECT_EQ(store.parameter("head").spec.to_string(), "f32[21]");
+  EXPECT_EQ(store.gradient("head").spec.to_string(), "f32[21]");
+  EXPECT_EQ(store.parameter("tail").offset, store.parameter("c").offset);
+  EXPECT_EQ(store.gradient("tail").offset, store.gradient("c").offset);
+  EXPECT_EQ(store.gradient("tail").offset, 21 * 4) << "frozen parameters have no gradient";
+  EXPECT_EQ(store.parameters().size(), 5u);
+  EXPECT_EQ(store.name_order().size(), 5u);
+  EXPECT_EQ(store.gradient_elements(), 33);
+}
+
 template <class F>
 std::string message_of(F&& f) {
   try {
@@ -88,12 +105,18 @@ TEST(ParameterStore, RefusesAndSaysWhat) {
   EXPECT_THAT(message_of([&] { store.add(describe("loss", {})); }), says("'loss'"));
   EXPECT_THAT(message_of([&] { store.add_state("ids", {DType::f32, {}}); }), says("'ids'"));
   EXPECT_THAT(message_of([&] { store.add_register("lr", DType::f32); }), says("'lr'"));
+  EXPECT_THAT(message_of([&] { store.add_range("r", 0, 2); }), says("'frozen' is frozen"));
+  EXPECT_THAT(message_of([&] { store.add_range("r", 2, 0); }), says("no parameters [2, 2)"));
+  EXPECT_THAT(message_of([&] { store.add_range("r", 2, 2); }), says("no parameters [2, 4)"));
+  EXPECT_THAT(message_of([&] { store.add_range("b", 0, 1); }), says("'b'"));
+  EXPECT_THAT(message_of([&] { store.add_range("loss", 0, 1); }), says("in use"));
   EXPECT_THAT(message_of([&] { store.parameter("nowhere"); }), says("no parameter 'nowhere'"));
   EXPECT_THAT(message_of([&] { store.gradient("frozen"); }), says("'frozen'"));
   EXPECT_THAT(message_of([&] { store.state("wte"); }), says("no state 'wte'"));
   EXPECT_THAT(message_of([&] { store.register_value("wte"); }), says("no register 'wte'"));
   store.allocate(1);
   EXPECT_THAT(message_of([&] { store.add(describe("late", {})); }), says("'late'"));
+  EXPECT_THAT(message_of([&] { store.add_range("late", 0, 1); }), says("'late'"));
   EXPECT_THAT(message_of([&] { store.add_sum("late"); }), says("'late'"));
   EXPECT_THAT(message_of([&] { store.add_state("late", {}); }), says("'late'"));
   EXPECT_THAT(message_of([&] { store.add_register("late", DType::f32); }), says("'late'"));

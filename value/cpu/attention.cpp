@@ -1,6 +1,8 @@
 // Causal multi-head attention: the calls of the ops as descriptions for the attention kernel.
 #include "value/ops/attention.h"
 
+#include <bit>
+
 #include "value/cpu/attention_kernel.h"
 #include "value/cpu/kernels.h"
 
@@ -19,6 +21,15 @@ A extents_of(const Call& call) {
   a.batch = qkv[0] / a.sequence;
   a.heads = qkv[1] / (3 * a.head_dim);
   a.scale = static_cast<decltype(a.scale)>(attributes.reals[0]);
+  // The registers, last of the inputs; there are none while only sizes are asked for.
+  const std::size_t inputs = call.inputs.size();
+  if (attributes.reals[1] != 0 && call.inputs[inputs - 1] != nullptr) {
+    const auto stream = std::bit_cast<std::uint64_t>(attributes.integers[3]);
+    a.dropout.active = true;
+    a.dropout.mask = {random_draw(call, inputs - 3, stream), attributes.reals[1]};
+    a.dropout.heads = attributes.integers[4];
+    a.dropout.head = attributes.integers[5];
+  }
   return a;
 }
 

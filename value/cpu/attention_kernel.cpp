@@ -103,6 +103,20 @@ struct ForwardLayout {
   }
 };
 
+// What the weights of a row and a block of keys are multiplied with.
+template <class T>
+struct DropoutFactors {
+  T of[kKeyBlock] = {};
+
+  // Those of the first `count` keys of the block that starts at `key`, in row `query` of a head of an item.
+  template <class Call>
+  void make(const Call& call, std::int64_t item, std::int64_t head, std::int64_t query, std::int64_t key,
+            std::int64_t count) {
+    const std::int64_t t = call.sequence, serial_head = call.dropout.head + head;
+    call.dropout.mask.factors(((item * call.dropout.heads + serial_head) * t + query) * t + key, count, of);
+  }
+};
+
 // Turns `count` scores of a row into weights exp(scale * s - max), joins them to the running maximum and
 // total, and rescales the row's running output. The first block starts them. Whole lanes behind `count` are
 // scratch.
@@ -151,6 +165,19 @@ void join_block(T* scores, std::int64_t count, T scale, bool first, T& max, T& t
     for (std::int64_t j = 0; j < row; j += kLanes) store(sums + j, Lanes<T>(load(sums + j) * factor));
   }
   max = new_max;
+}
+
+// Of `count` keys of a row, scores to weights after dropout, and products d_out . v to gradients of scores.
+// With factors m and undropped weights p: d_score = p (m d_out . v - delta) scale, where delta, the sum of
+// p m d_out . v over keys, is still out . d_out.
+template <class T>
+void weigh_dropped(T* weights, T* d_scores, const T* factors, std::int64_t count, T scale, T lse, T delta) {
+  using P = Packet<T>;
+  for (std::int64_t j = 0; j < count; j += P::kWidth) {
+    const typename P::Real p = cpu::exp<P>(P::load(weights + j) * scale - lse), m = P::load(factors + j);
+    P::store(weights + j, p * m);
+    P::store(d_scores + j, p * (m * P::load(d_scores + j) - delta) * scale);
+  }
 }
 
 // The same for the backward pass: a head's queries and output gradients packed whole, and one block of keys.
@@ -214,6 +241,7 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
   T* const max = piece + layout.max;
   T* const total = piece + layout.total;
   const std::int64_t sum_row = ceil_div(dim, kLanes) * kLanes;
+  DropoutFactors<T> factors;
 
   const std::int64_t seen = call.causal ? first + rows : call.sequence;
   for (std::int64_t key = 0; key < seen; key += kKeyBlock) {
@@ -229,6 +257,10 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
     for (std::int64_t i = 0; i < rows - skip; ++i) {
       join_block(scores + i * kScoreRow, span(i).end, call.scale, key == 0, max[skip + i], total[skip + i],
                  sums + (skip + i) * sum_row, sum_row);
+      if (call.dropout.active) {
+        factors.make(call, item, head, first + skip + i, key, span(i).end);
+        for (std::int64_t j = 0; j < span(i).end; ++j) scores[i * kScoreRow + j] *= factors.of[j];
+      }
     }
     ragged_product<T>({scores, kScoreRow, 1}, values, kBlockCols<T> * count, sums + skip * sum_row, sum_row,
                       rows - skip, dim, key > 0, span);
@@ -261,6 +293,7 @@ void attention_tile(const AttentionGradient<T>& call, std::int64_t tile, void* s
   T* const keys = piece + layout.keys;
   T* const weights = piece + layout.weights;
   T* const d_scores = piece + layout.d_scores;
+  DropoutFactors<T> factors;
   constexpr std::int64_t kCols = kBlockCols<T>;
 
   pack_columns<T>({base, ld, 1}, dim, length, queries);
@@ -298,6 +331,12 @@ void attention_tile(const AttentionGradient<T>& call, std::int64_t tile, void* s
         const T row_lse = lse[first + i], row_delta = delta[first + i];
         const std::int64_t end = keys_of(i).end;
         using P = Packet<T>;
+        if (call.dropout.active) {
+          factors.make(call, item, head, first + i, key, end);
+          weigh_dropped(weights + i * kScoreRow, d_scores + i * kScoreRow, factors.of, end, call.scale,
+                        row_lse, row_delta);
+          continue;
+        }
         for (std::int64_t j = 0; j < end; j += P::kWidth) {
           T* const weight = weights + i * kScoreRow + j;
           T* const to = d_scores + i * kScoreRow + j;

@@ -4,7 +4,19 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "value/cpu/random_words.h"
+
 namespace graingrad::cpu {
+
+/// Dropout on the weights, after the softmax has normalised them: element (b, h, i, j) of the serial [B,
+/// heads, T, T] tensor, in which this call's heads are those from `head` on. Masked elements have an index
+/// too.
+template <class T>
+struct AttentionDropout {
+  bool active = false;
+  Dropout<T> mask;
+  std::int64_t heads = 0, head = 0;
+};
 
 /// The forward pass. With B = batch, T = sequence, H = heads, S = head_dim:
 ///   qkv  [B * T, H * 3 * S]  for each head q, k, v side by side: head h has them at columns (h * 3 + 0, 1,
@@ -16,7 +28,8 @@ namespace graingrad::cpu {
 /// blocks of kKeyBlock from position 0; scores are chains of fused multiply-adds over S; each block's maximum
 /// and sum (16 lanes from the block's first key, then the lane tree) join the running ones; the output is one
 /// chain of fused multiply-adds over keys in order, rescaled between blocks. Keys that a row does not see do
-/// not enter, not even times 0. So neither tiles, threads, T nor the rows beside it change its bits.
+/// not enter, not even times 0; those that dropout drops enter times +0, and only the output, not the
+/// maxima, sums and lse. So neither tiles, threads, T nor the rows beside it change its bits.
 template <class T>
 struct Attention {
   const T* qkv = nullptr;
@@ -25,6 +38,7 @@ struct Attention {
   std::int64_t batch = 0, sequence = 0, heads = 0, head_dim = 0;
   T scale = 1;
   bool causal = true;
+  AttentionDropout<T> dropout = {};
 };
 
 /// The backward pass: d_qkv, laid out as qkv and overwritten, from d_out (as out) and what the forward pass
@@ -40,6 +54,7 @@ struct AttentionGradient {
   std::int64_t batch = 0, sequence = 0, heads = 0, head_dim = 0;
   T scale = 1;
   bool causal = true;
+  AttentionDropout<T> dropout = {};
 };
 
 /// Keys in a block: part of the contract, since maxima and sums join block by block.

@@ -24,7 +24,9 @@ const Backend& cpu_backend() {
     cpu::add_embedding(table);
     cpu::add_attention(table);
     cpu::add_loss(table);
+    cpu::add_norm(table);
     cpu::add_random(table);
+    cpu::add_update(table);
     return table;
   }();
   return backend;

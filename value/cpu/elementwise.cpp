@@ -83,8 +83,10 @@ struct Binary {
 }  // namespace
 
 void add_elementwise(Backend& backend) {
-  for (const Op* op : {&ops::negate, &ops::exp, &ops::log, &ops::tanh, &ops::relu, &ops::step, &ops::sqrt,
-                       &ops::square, &ops::add, &ops::subtract, &ops::multiply, &ops::divide, &ops::power}) {
+  for (const Op* op :
+       {&ops::negate, &ops::exp, &ops::log, &ops::tanh, &ops::relu, &ops::step, &ops::sqrt, &ops::square,
+        &ops::gelu_tanh, &ops::gelu_erf, &ops::add, &ops::subtract, &ops::multiply, &ops::divide, &ops::power,
+        &ops::gelu_tanh_gradient, &ops::gelu_erf_gradient}) {
     visit(op->elementwise, [&]<class F>(F) {
       if constexpr (F::kArity == 1) {
         backend.add(*op, {.tile = Unary<F>::tile, .tiles = Unary<F>::tiles});

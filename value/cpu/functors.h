@@ -10,6 +10,46 @@ namespace graingrad::cpu {
 // Each functor has `kArity` operands and is written over a pack `P` (value/cpu/packet.h): one element or one
 // machine vector, with the same bits, since nothing depends on neighbours and nothing is contracted.
 
+// What the two forms of gelu share with their derivatives.
+namespace gelu_parts {
+
+/// x within the range where both gates differ from 0 and 1 in some digit; NaN stays.
+template <class P>
+typename P::Real limit(typename P::Real x) {
+  using T = typename P::Element;
+  x = x > P::splat(T(40)) ? P::splat(T(40)) : x;
+  return x < P::splat(T(-40)) ? P::splat(T(-40)) : x;
+}
+
+/// The gate 1 / (1 + e^(-2u)) and its derivative at x; `x` is limited.
+template <class P>
+struct Gate {
+  typename P::Real x, gate, slope;
+};
+template <class P>
+Gate<P> tanh_gate(typename P::Real x) {
+  using T = typename P::Element;
+  using Real = typename P::Real;
+  constexpr T kTwice = T(1.59576912160573071176), kCube = T(0.044715);  // 2 sqrt(2 / pi)
+  const Real c = limit<P>(x);
+  const Real square = c * c;
+  const Real twice_u = c * kTwice * P::fma(square, P::splat(kCube), P::splat(1));
+  const Real e = cpu::exp<P>(-math_parts::absolute<P>(twice_u));
+  const Real r = T(1) / (T(1) + e);
+  const Real er = e * r;
+  const Real slope = P::fma(square, P::splat(T(3) * kTwice * kCube), P::splat(kTwice));
+  return {c, c < P::splat(0) ? er : r, er * r * slope};
+}
+
+/// The distribution function of the normal distribution.
+template <class P>
+typename P::Real normal_cdf(typename P::Real x) {
+  using T = typename P::Element;
+  return P::fma(cpu::erf<P>(x * T(0.707106781186547524401)), P::splat(T(0.5)), P::splat(T(0.5)));
+}
+
+}  // namespace gelu_parts
+
 /// -x.
 struct Negate {
   static constexpr int kArity = 1;
@@ -74,6 +114,22 @@ struct Square {
     return x * x;
   }
 };
+/// x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3): 0.5 x (1 + tanh(u)) without its cancellation.
+struct GeluTanh {
+  static constexpr int kArity = 1;
+  template <class P>
+  static typename P::Real of(typename P::Real x) {
+    return x * gelu_parts::tanh_gate<P>(x).gate;
+  }
+};
+/// 0.5 x (1 + erf(x / sqrt(2))).
+struct GeluErf {
+  static constexpr int kArity = 1;
+  template <class P>
+  static typename P::Real of(typename P::Real x) {
+    return x * gelu_parts::normal_cdf<P>(x);
+  }
+};
 /// x + y.
 struct Add {
   static constexpr int kArity = 2;
@@ -120,6 +176,27 @@ struct Power {
   }
 };
 
+/// y times the derivative of GeluTanh at x.
+struct GeluTanhGradient {
+  static constexpr int kArity = 2;
+  template <class P>
+  static typename P::Real of(typename P::Real x, typename P::Real y) {
+    const auto g = gelu_parts::tanh_gate<P>(x);
+    return y * P::fma(g.x, g.slope, g.gate);
+  }
+};
+/// y times the derivative of GeluErf at x.
+struct GeluErfGradient {
+  static constexpr int kArity = 2;
+  template <class P>
+  static typename P::Real of(typename P::Real x, typename P::Real y) {
+    using T = typename P::Element;
+    const typename P::Real c = gelu_parts::limit<P>(x);
+    const typename P::Real density = cpu::exp<P>(c * c * T(-0.5)) * T(0.398942280401432677939946);
+    return y * P::fma(c, density, gelu_parts::normal_cdf<P>(x));
+  }
+};
+
 /// Calls `f` with the functor of `code` and returns what it returns; throws UsageError for Elementwise::none.
 template <class F>
 decltype(auto) visit(Elementwise code, F&& f) {
@@ -140,6 +217,10 @@ decltype(auto) visit(Elementwise code, F&& f) {
       return f(Sqrt{});
     case Elementwise::square:
       return f(Square{});
+    case Elementwise::gelu_tanh:
+      return f(GeluTanh{});
+    case Elementwise::gelu_erf:
+      return f(GeluErf{});
     case Elementwise::add:
       return f(Add{});
     case Elementwise::subtract:
@@ -150,6 +231,10 @@ decltype(auto) visit(Elementwise code, F&& f) {
       return f(Divide{});
     case Elementwise::power:
       return f(Power{});
+    case Elementwise::gelu_tanh_gradient:
+      return f(GeluTanhGradient{});
+    case Elementwise::gelu_erf_gradient:
+      return f(GeluErfGradient{});
     case Elementwise::none:
       break;
   }

@@ -13,6 +13,8 @@ void add_softmax(Backend& backend);
 void add_embedding(Backend& backend);
 void add_attention(Backend& backend);
 void add_loss(Backend& backend);
+void add_norm(Backend& backend);
 void add_random(Backend& backend);
+void add_update(Backend& backend);
 
 }  // namespace graingrad::cpu

@@ -55,6 +55,19 @@ typename P::Real tanh(typename P::Real x) {
   return math_parts::with_sign_of<P>(math_parts::quotient_with_sum<P>(m, m_low, P::splat(2), m), x);
 }
 
+/// The error function, 1.5 ulp; odd, erf(+-inf) = +-1, NaN stays.
+template <class P>
+typename P::Real erf(typename P::Real x) {
+  using T = typename P::Element;
+  using Real = typename P::Real;
+  using C = math_parts::Constants<T>;
+  const Real ax = math_parts::absolute<P>(x);
+  const Real small = P::fma(ax, math_parts::horner<P>(C::kErf, ax * ax), ax);
+  const Real t = (ax > P::splat(C::kErfHigh) ? P::splat(C::kErfHigh) : ax) - T(1);
+  const Real large = T(1) - cpu::exp<P>(math_parts::horner<P>(C::kLogErfc, t));
+  return math_parts::with_sign_of<P>(ax < P::splat(1) ? small : large, x);
+}
+
 /// 1 / (1 + e^-x), 2 ulp, also where the result is tiny; sigmoid(-inf) = 0, sigmoid(inf) = 1, NaN stays.
 template <class P>
 typename P::Real sigmoid(typename P::Real x) {
@@ -105,6 +118,8 @@ requires std::is_floating_point_v<T> T log(T x) { return cpu::log<Scalar<T>>(x);
 template <class T>
 requires std::is_floating_point_v<T> T tanh(T x) { return cpu::tanh<Scalar<T>>(x); }
 template <class T>
+requires std::is_floating_point_v<T> T erf(T x) { return cpu::erf<Scalar<T>>(x); }
+template <class T>
 requires std::is_floating_point_v<T> T sigmoid(T x) { return cpu::sigmoid<Scalar<T>>(x); }
 template <class T>
 requires std::is_floating_point_v<T> T rsqrt(T x) { return cpu::rsqrt<Scalar<T>>(x); }
@@ -126,6 +141,10 @@ Lanes<T> log(const Lanes<T>& x) {
 template <class T>
 Lanes<T> tanh(const Lanes<T>& x) {
   return map_packets<T>([](typename Packet<T>::Real p) { return cpu::tanh<Packet<T>>(p); }, x);
+}
+template <class T>
+Lanes<T> erf(const Lanes<T>& x) {
+  return map_packets<T>([](typename Packet<T>::Real p) { return cpu::erf<Packet<T>>(p); }, x);
 }
 template <class T>
 Lanes<T> sigmoid(const Lanes<T>& x) {

@@ -12,7 +12,9 @@ namespace graingrad::cpu::math_parts {
 
 /// The constants of a type. kShift is 1.5 * 2^mantissa: adding it rounds to an integer that lies in the low
 /// bits. The polynomials for exp are Chebyshev interpolants of (e^r - 1 - r) / r^2 on |r| <= 0.347; those for
-/// log are the ones of FreeBSD's e_logf.c and e_log.c (Sun Microsystems, 1993).
+/// log are the ones of FreeBSD's e_logf.c and e_log.c (Sun Microsystems, 1993). kErf and kLogErfc are our own
+/// weighted least-maximum fits, made with 60 digits: of erf(x) / x - 1 over z = x^2 in [0, 1], and of
+/// log(erfc(1 + t)) over t in [0, kErfHigh - 1], where errors count times erfc / erf.
 template <class T>
 struct Constants;
 
@@ -30,6 +32,11 @@ struct Constants<float> {
   static constexpr float kExp2High = 20.0f;  // tanh(10) is 1
   static constexpr float kExp[] = {0.5f, 0x1.5554dcp-3f, 0x1.555518p-5f, 0x1.120be2p-7f, 0x1.6d117cp-10f};
   static constexpr float kLog[] = {0xaaaaaa.0p-24f, 0xccce13.0p-25f, 0x91e9ee.0p-25f, 0xf89e26.0p-26f};
+  static constexpr float kErfHigh = 4.0f;  // erf(4) is 1
+  static constexpr float kErf[] = {0x1.06eba8p-3f, -0x1.81273ep-2f,  0x1.ce2d20p-4f, -0x1.b7fbb2p-6f,
+                                   0x1.5419e8p-8f, -0x1.a48596p-11f, 0x1.4ae3e8p-14f};
+  static constexpr float kLogErfc[] = {-0x1.d97fc0p+0f, -0x1.51c9aap+1f,  -0x1.afad1cp-1f, -0x1.53ff3cp-5f,
+                                       0x1.4441d2p-7f,  -0x1.df944cp-10f, 0x1.86e7d6p-13f};
 };
 
 template <>
@@ -59,6 +66,17 @@ struct Constants<double> {
   static constexpr double kLog[] = {
       6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
       1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01};
+  static constexpr double kErfHigh = 6.0;  // erf(6) is 1
+  static constexpr double kErf[] = {0x1.06eba8214db68p-3,   -0x1.812746b0379c2p-2,  0x1.ce2f21a041008p-4,
+                                    -0x1.b82ce31205ef5p-6,  0x1.565bccfa931d2p-8,   -0x1.c02db071e5045p-11,
+                                    0x1.f9a2bf5bb6223p-14,  -0x1.f4ca933443b1cp-17, 0x1.b9826de49e0a5p-20,
+                                    -0x1.5c16954d4a6adp-23, 0x1.d7828d39f4297p-27,  -0x1.acda248c6380bp-31};
+  static constexpr double kLogErfc[] = {
+      -0x1.d97fbf27aa2a2p+0,  -0x1.51c9b0006c1b8p+1,  -0x1.afabc11a305dap-1,  -0x1.5477f09280c80p-5,
+      0x1.48c9d24413229p-7,   -0x1.033f3a48e8e0dp-9,  0x1.f1a815256b197p-13,  0x1.b9e5782cad08ep-16,
+      -0x1.c9bac4398ef51p-16, 0x1.487a2202fbc45p-17,  -0x1.2e5c44866a2bcp-19, 0x1.3d0339024c9d9p-22,
+      0x1.2b98129e9ba8ap-27,  -0x1.e45c0755f3221p-27, 0x1.beab207a1b6e2p-29,  -0x1.95237f6339ba6p-32,
+      0x1.376496ef96677p-36};
 };
 
 /// c[0] + c[1] x + ... by fused multiply-adds.

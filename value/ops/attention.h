@@ -13,7 +13,8 @@ struct AttentionOptions {
   double scale = 0;
   /// Row t sees keys 0 ... t only.
   bool causal = true;
-  /// Dropout on the attention weights. Its place is decided; only 0 is legal yet.
+  /// Rate of dropout on the weights, after the softmax has normalised them: in [0, 1). As `dropout` of
+  /// value/ops/random.h on the [B, heads, T, T] tensor of weights, masked ones included, that is never made.
   double dropout = 0;
 };
 
@@ -24,10 +25,12 @@ struct AttentionOptions {
 Value attention(Value qkv, const AttentionOptions& options);
 
 namespace ops {
-/// qkv -> out [B*T, heads * head_dim], lse [B * heads, T] (log-sum-exp of the scaled scores).
-/// attributes.integers: sequence, head_dim, causal; attributes.reals: scale, dropout.
+/// qkv, and where dropout is not 0 the registers seed, step and micro_batch -> out [B*T, heads * head_dim],
+/// lse [B * heads, T] (log-sum-exp of the scaled scores, before dropout). attributes.integers: sequence,
+/// head_dim, causal, the 64 bits of dropout's stream (0 without), heads of the serial tensor, the first of
+/// them that this part has; attributes.reals: scale, dropout.
 extern const Op attention;
-/// qkv, out, lse, cotangent of out -> cotangent of qkv. The same attributes.
+/// qkv, out, lse, cotangent of out, and the registers as above -> cotangent of qkv. The same attributes.
 extern const Op attention_gradient;
 }  // namespace ops
 

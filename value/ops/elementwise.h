@@ -18,13 +18,21 @@ Value step(Value x);
 Value sqrt(Value x);
 /// x * x.
 Value square(Value x);
+/// Which gelu: GPT-2's 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), or 0.5 x (1 + erf(x / sqrt(2))).
+/// Hendrycks, Gimpel, "Gaussian Error Linear Units", 2016.
+enum class Gelu : std::uint8_t { tanh, erf };
+/// The Gaussian error linear unit; NaN at -infinity.
+Value gelu(Value x, Gelu form = Gelu::tanh);
 /// base^exponent.
 Value pow(Value base, Value exponent);
 Value pow(Value base, double exponent);
 
 namespace ops {
 // The scalar function of each is named by Op::elementwise. Unary: one operand; binary: two.
-extern const Op negate, exp, log, tanh, relu, step, sqrt, square, add, subtract, multiply, divide, power;
+extern const Op negate, exp, log, tanh, relu, step, sqrt, square, gelu_tanh, gelu_erf, add, subtract,
+    multiply, divide, power;
+/// x, cotangent of gelu(x) -> cotangent of x: one pass over both.
+extern const Op gelu_tanh_gradient, gelu_erf_gradient;
 }  // namespace ops
 
 }  // namespace graingrad
