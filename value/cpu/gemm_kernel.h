@@ -40,6 +40,8 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
   const T* const start =
       accumulate ? c : kZeros;  // loads without a branch: the compiler keeps sums in registers
   const std::int64_t start_row = accumulate ? ldc : 0;
+  // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
+#pragma GCC unroll 6
   for (int i = 0; i < Rows; ++i) {
     rows[i] = a.data + i * a.row;
     sum[i][0] = P::load(start + i * start_row);
@@ -56,12 +58,14 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
   for (std::int64_t l = 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
+#pragma GCC unroll 6
     for (int i = 0; i < Rows; ++i) {
       const Real x = P::splat(rows[i][l * step]);
       sum[i][0] = P::fma(x, b0, sum[i][0]);
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     }
   }
+#pragma GCC unroll 6
   for (int i = 0; i < Rows; ++i) {
     P::store(c + i * ldc, sum[i][0]);
     P::store(c + i * ldc + P::kWidth, sum[i][1]);
