@@ -150,10 +150,10 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int threads)
   const std::int64_t limit = o.memory_bytes();
   // Fewer rows at a time take less memory and read the head's weight and gradient more often.
   std::vector<std::int64_t> choices;
-  if (o.logits != "recompute") choices.push_back(0);
-  if (o.logits == "recompute" || (o.logits == "auto" && limit > 0))
-    for (const std::int64_t rows : {256, 64, 16})
-      if (rows < o.micro_batch * o.sequence || (choices.empty() && rows == 16)) choices.push_back(rows);
+  if (o.logits != "recompute") choices = {0};
+  if (o.logits == "recompute" && limit == 0) choices = {64};
+  for (const std::int64_t rows : {256, 64, 16})
+    if (o.logits != "keep" && limit > 0) choices.push_back(rows);
   for (const std::int64_t rows : choices) {
     logits_rows = rows;
     compile_micro_batch(o);

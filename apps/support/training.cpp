@@ -27,7 +27,7 @@ std::vector<const Program*> all_programs(const Training& training) {
 }
 
 // Smaller buckets start earlier, larger ones cost fewer messages.
-constexpr std::int64_t kBucketBytes = 1 << 20;
+constexpr std::int64_t kBucketBytes = 256 << 10;
 
 }  // namespace
 
