@@ -105,8 +105,8 @@ void adamw_step(benchmark::State& state) {
   const auto elements = static_cast<double>(store.parameter_elements());
   state.counters["GB/s"] =
       benchmark::Counter(28e-9 * elements, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["ns/element"] = benchmark::Counter(
-      1e-9 * elements, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["time/element"] = benchmark::Counter(
+      elements, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(adamw_step)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
