@@ -5,106 +5,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/gpt_model.h"
 #include "apps/support/build_info.h"
 #include "apps/support/corpus.h"
 #include "apps/support/machine.h"
 #include "apps/support/run.h"
-#include "nn/gpt.h"
 #include "nn/init.h"
-#include "nn/optimizer.h"
 #include "parallel/mesh.h"
-#include "value/compile.h"
-#include "value/gradient.h"
+#include "value/ops/random.h"
 
 namespace graingrad::apps {
 namespace {
-
-struct Options {
-  TrainingFlags common;
-  std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
-  std::int64_t micro_batch = 1, global_batch = 12, steps = 20;
-  double lr = 0.1;
-  std::string model = "attention", data, dtype = "f32";
-  bool untie = false;
-
-  void declare(Cli& cli) {
-    cli.choice("--model", model, "what stands between embeddings and head", {"attention"});
-    cli.integer("--layers", layers, "layers", {1, 4096});
-    cli.integer("--heads", heads, "attention heads; they divide the width", {1, 4096});
-    cli.integer("--width", width, "width of the residual stream", {1, 1 << 20});
-    cli.integer("--sequence", sequence, "tokens of a sequence", {1, 1 << 24});
-    cli.integer("--vocab", vocab, "tokens; below 256 a token is its byte modulo this", {1, 1 << 24});
-    cli.toggle("--untie", untie, "give the head a weight of its own instead of the token embedding's");
-    cli.choice("--dtype", dtype, "element type", {"f32", "f64"});
-    cli.integer("--micro-batch", micro_batch, "sequences recorded in one graph", {1, 1 << 20});
-    cli.integer("--global-batch", global_batch, "sequences of a step, over all ranks", {1, 1 << 30});
-    cli.integer("--steps", steps, "optimizer steps", {1});
-    cli.real("--lr", lr, "learning rate of SGD", {0});
-    cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
-    common.declare(cli);
-  }
-};
-
-nn::GptConfig config_of(const Options& o) {
-  if (o.heads > o.width || o.width % o.heads != 0)
-    throw UsageError(
-        fmt::format("--heads {} does not divide --width {}; choose heads that do", o.heads, o.width));
-  if (o.global_batch % o.micro_batch != 0)
-    throw UsageError(fmt::format("--micro-batch {} does not divide --global-batch {}; choose one that does",
-                                 o.micro_batch, o.global_batch));
-  nn::GptConfig config;
-  config.layers = o.layers;
-  config.heads = o.heads;
-  config.width = o.width;
-  config.sequence = o.sequence;
-  config.vocab = o.vocab;
-  config.tied = !o.untie;
-  config.dtype = o.dtype == "f32" ? DType::f32 : DType::f64;
-  return config;
-}
-
-Program compile_micro_batch(const nn::Gpt& model, const ParameterStore& store, std::int64_t rows) {
-  Graph graph;
-  const Value tokens = graph.input("tokens", {DType::i32, {rows}});
-  const Value targets = graph.input("targets", {DType::i32, {rows}});
-  const Value loss = model.loss(tokens, targets);
-  graph.accumulate("loss", loss);
-  CompileOptions options;
-  options.backward_from = static_cast<NodeId>(graph.size());
-  std::vector<Value> parameters;
-  for (const ParameterDescription& p : model.parameters()) parameters.push_back(graph.parameter(p));
-  accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), parameters);
-  return compile(graph, {}, &store, cpu_backend(), options);
-}
-
-// A run before it trains: model, programs, store and training.
-struct Setup {
-  Setup(const Options& o, const parallel::Mesh& mesh) : model(config_of(o)), store(model.config().dtype) {
-    for (const ParameterDescription& p : model.parameters()) store.add(p);
-    store.add_sum("loss");
-    store.add_register("inverse_count", store.dtype());
-    store.add_register(nn::kLearningRate, store.dtype());
-    program = compile_micro_batch(model, store, o.micro_batch * o.sequence);
-    Graph graph;
-    nn::record_sgd(graph, store.parameters());
-    update = compile(graph, {}, &store, cpu_backend());
-    training.emplace(Training{.store = store, .programs = {&program}, .update = &update});
-    parallel::StepShape& shape = training->shape;
-    shape.micro_batches = o.global_batch / o.micro_batch;
-    configure(*training, o.common, mesh);
-  }
-
-  nn::Gpt model;
-  ParameterStore store;
-  Program program, update;
-  std::optional<Training> training;
-};
-
-std::int64_t tokens_per_step(const Options& o) { return o.global_batch * o.sequence; }
-
-std::int64_t flops_per_step(const Options& o, const nn::Gpt& model) {
-  return std::llround(model.flops_per_token() * static_cast<double>(tokens_per_step(o)));
-}
 
 // The shapes of one layer, node by node, beside the names that lectures on attention give them.
 void print_shapes(const Output& out, const Program& program) {
@@ -126,34 +37,40 @@ void print_shapes(const Output& out, const Program& program) {
   }
 }
 
-int dry_run(const Options& o, const Output& out) {
-  Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)));
-  setup.training->team.threads = static_cast<int>(std::max<std::int64_t>(1, o.common.threads));
-  const auto [rank, plan] = fullest_rank(*setup.training);
-  const Training& training = *setup.training;
+// What backward computes again, and the parameters that it does not reach.
+void describe_memory_classes(const Output& out, const GptOptions& o, const GptSetup& setup) {
+  if (!o.recompute.empty()) out.say("recomputed in backward: {}", o.recompute);
+  if (setup.logits_rows > 0) out.say("logits: recomputed in backward, {} rows at a time", setup.logits_rows);
+  for (const std::string& name : setup.unreached)
+    out.say("warning: the loss does not reach '{}'; its gradient is zero", name);
+}
+
+int dry_run(const GptOptions& o, const Output& out) {
+  const GptSetup setup(o, parallel::Mesh(static_cast<int>(o.common.world)),
+                       static_cast<int>(std::max<std::int64_t>(1, o.common.threads)));
+  const Training& training = setup.training;
+  const auto [rank, plan] = fullest_rank(training);
   out.say("gpt_attention: {} rank(s) x {} thread(s), {} parameters, {} nodes a micro-batch", o.common.world,
           training.team.threads, setup.store.parameter_elements(), setup.program.nodes);
   out.say("{} micro-batches of {} x {} tokens in {} grains, {} tokens a step", training.shape.micro_batches,
-          o.micro_batch, o.sequence, training.shape.summation.grains, tokens_per_step(o));
+          o.micro_batch, o.sequence, training.shape.summation.grains, o.tokens_per_step());
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
-          flops_per_step(o, setup.model), o.untie ? " and wte" : "");
+          setup.flops_per_step(o), o.untie ? " and wte" : "");
   print_shapes(out, setup.program);
-  parallel::ReductionSpec spec;
-  spec.kind = training.reduce;
-  spec.count = setup.store.gradient_elements();
-  spec.dtype = setup.store.dtype();
-  spec.grains = training.shape.summation.grains;
-  const parallel::Traffic traffic = parallel::expected_traffic(spec, training.shape.ranks, rank);
+  const parallel::Traffic traffic =
+      parallel::expected_traffic(reduction_spec(training), training.shape.ranks, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   out.say("fullest rank: {}", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
+  describe_memory_classes(out, o, setup);
+  if (!setup.over_limit.empty()) out.say("does not keep to --memory: {}", setup.over_limit);
   const std::int64_t available = available_memory_bytes();
   out.say("one such rank {} this machine's memory ({} bytes left)",
           plan.peak <= available ? "fits into" : "does not fit into", available);
   return 0;
 }
 
-int train(Job& job, const Options& o, const Cli& cli) {
+int train(Job& job, const GptOptions& o, const Cli& cli) {
   parallel::Communicator& world = job.start();
   const Output out(o.common.json, job.speaks());
   job.enter("set-up");
@@ -164,18 +81,20 @@ int train(Job& job, const Options& o, const Cli& cli) {
   const ByteCorpus corpus(o.data.empty() ? default_corpus_path() : o.data, o.sequence, o.vocab, seed);
   const parallel::Mesh mesh(world.size());
   parallel::check_runnable(mesh, world.size());
-  Setup setup(o, mesh);
-  Training& training = *setup.training;
-  training.team.threads = placement.threads;
+  GptSetup setup(o, mesh, placement.threads);
+  Training& training = setup.training;
   const PlanBytes plan = plan_bytes(training, world.rank());
+  if (!setup.over_limit.empty()) throw LayoutError(setup.over_limit);
   require_memory(training, fullest_rank(training).second, ranks_on_this_node(), available_memory_bytes());
   out.say("{} parameters; data {} ({} bytes)", setup.store.parameter_elements(), corpus.path(),
           corpus.bytes());
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
+  describe_memory_classes(out, o, setup);
 
   Trainer trainer(
       training, world,
       [&](Workspace& workspace, const Program& program, std::int64_t step, std::int64_t micro_batch) {
+        workspace.set_register(kMicroBatchRegister, static_cast<double>(micro_batch));
         const auto tokens = workspace.input<std::int32_t>(program, "tokens");
         const auto targets = workspace.input<std::int32_t>(program, "targets");
         const auto length = static_cast<std::size_t>(o.sequence);
@@ -186,20 +105,25 @@ int train(Job& job, const Options& o, const Cli& cli) {
         }
       });
   nn::initialize(setup.store, seed);
-  trainer.set_register("inverse_count", 1.0 / static_cast<double>(tokens_per_step(o)));
-  trainer.set_register(nn::kLearningRate, o.lr);
+  trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.tokens_per_step()));
+  trainer.set_register(nn::kGradientScale, 1);
+  trainer.set_register(kSeedRegister, static_cast<double>(o.common.seed % (std::int64_t{1} << 31)));
 
   MetricsFile metrics(job.speaks() ? o.common.metrics : "");
   if (job.speaks() && !o.common.metrics.empty())
     metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
-  const RunOptions run{.steps = o.steps, .units = tokens_per_step(o), .lr = o.lr, .step_name = "step"};
+  const RunOptions run{
+      .steps = o.steps,
+      .units = o.tokens_per_step(),
+      .lr = [schedule = o.schedule()](std::int64_t step) { return nn::learning_rate(schedule, step); },
+      .before = [&](std::int64_t step) { set_step_registers(o, trainer, step); }};
   const RunLog log = run_steps(job, trainer, metrics, run, [&](std::int64_t step, double loss, double rate) {
     out.say("step {:>5}  loss {:.6f}  {:>9.0f} tokens/s", step, loss, rate);
   });
 
   job.enter("report");
   FinalRecord record = final_record("gpt_attention", o.common, training, trainer, log, run,
-                                    static_cast<double>(flops_per_step(o, setup.model)), world);
+                                    static_cast<double>(setup.flops_per_step(o)), world);
   record.base_rss_bytes = base_rss;
   record.micro_batch = o.micro_batch;
   record.global_batch = o.global_batch;
@@ -229,12 +153,16 @@ int train(Job& job, const Options& o, const Cli& cli) {
 int main(int argc, char** argv) {
   using namespace graingrad::apps;
   return run_program("gpt_attention", [&](Job& job) {
-    Options options;
-    Cli cli("gpt_attention", "Trains attention layers on text, on any number of ranks: same bits on all.",
-            {"--steps 20 --untie", "--threads 2 --metrics run.jsonl",
+    GptOptions options;
+    Cli cli("gpt_attention",
+            "Trains attention layers or a GPT on text, on any number of ranks: same bits on all.",
+            {"--steps 20 --untie",
+             "--model gpt --layers 4 --width 128 --sequence 64 --micro-batch 4 --clip-grad 1",
+             "--size gpt2 --dry-run", "--threads 2 --metrics run.jsonl",
              "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
+    options.settle(cli);
     if (options.common.dry_run) return dry_run(options, Output(options.common.json, job.speaks()));
     return train(job, options, cli);
   });

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <utility>
 
 namespace graingrad::parallel {
 
@@ -106,19 +107,38 @@ void Communicator::all_reduce(void* data, std::int64_t elements, DType dtype, Re
   count(Collective::all_reduce, moved, moved);
 }
 
-void Communicator::exchange(std::span<const Send> sends, std::span<const Receive> receives,
-                            std::string_view scope) {
+void Transfer::start(std::span<const Send> sends, std::span<const Receive> receives, std::string_view scope) {
+  if (busy_)
+    throw UsageError(fmt::format("{}: a transfer starts before its last one is done; wait first", scope));
   std::int64_t sent = 0, received = 0;
   for (const Send& s : sends) {
-    check_rank(s.to, "receiver", scope);
-    if (s.to != rank_) sent += s.bytes;
+    communicator_.check_rank(s.to, "receiver", scope);
+    if (s.to != communicator_.rank()) sent += s.bytes;
   }
   for (const Receive& r : receives) {
-    check_rank(r.from, "sender", scope);
-    if (r.from != rank_) received += r.bytes;
+    communicator_.check_rank(r.from, "sender", scope);
+    if (r.from != communicator_.rank()) received += r.bytes;
   }
-  do_exchange(sends, receives, scope);
-  count(Collective::exchange, sent, received);
+  do_start(sends, receives, scope);
+  busy_ = true;
+  communicator_.count(Collective::exchange, sent, received);
+}
+
+// A transfer that throws has ended.
+bool Transfer::test() {
+  if (std::exchange(busy_, false)) busy_ = !do_test();
+  return !busy_;
+}
+
+void Transfer::wait() {
+  if (std::exchange(busy_, false)) do_wait();
+}
+
+void Communicator::exchange(std::span<const Send> sends, std::span<const Receive> receives,
+                            std::string_view scope) {
+  if (exchange_ == nullptr) exchange_ = new_transfer();
+  exchange_->start(sends, receives, scope);
+  exchange_->wait();
 }
 
 void Communicator::exchange_with_self(std::span<const Send> sends, std::span<const Receive> receives,

@@ -56,6 +56,40 @@ struct Receive {
   std::int64_t bytes = 0;
 };
 
+class Communicator;
+
+/// Messages under way: an exchange in two halves, so that work can be done in between. Open MPI moves little
+/// unless it is polled: call `test` now and then. A transfer is used again and again and then allocates
+/// nothing, except where it carries more messages than before. Its communicator must outlive it.
+class Transfer {
+ public:
+  virtual ~Transfer() = default;
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
+
+  /// Posts messages as Communicator::exchange does, in the order of calls on this communicator, and returns.
+  /// The memory that they name must stay until the transfer is done. Throws UsageError where the last start
+  /// is not done yet.
+  void start(std::span<const Send> sends, std::span<const Receive> receives, std::string_view scope);
+  /// Moves what can be moved now. True once every message has left and arrived, and before the first start.
+  bool test();
+  /// Blocks until every message has left and arrived.
+  void wait();
+
+ protected:
+  explicit Transfer(Communicator& communicator) : communicator_(communicator) {}
+  Communicator& communicator() const { return communicator_; }
+
+ private:
+  virtual void do_start(std::span<const Send> sends, std::span<const Receive> receives,
+                        std::string_view scope) = 0;
+  virtual bool do_test() = 0;
+  virtual void do_wait() = 0;
+
+  Communicator& communicator_;
+  bool busy_ = false;
+};
+
 /// A group of ranks. Collectives are called by every rank of the group, in the same order, with fitting
 /// arguments; each blocks until this rank's memory may be used again. `scope` says what the call is for
 /// ("reduce gradients") and appears in every error. All of them throw UsageError for arguments that cannot be
@@ -117,6 +151,9 @@ class Communicator {
   /// the ranks named take part.
   void exchange(std::span<const Send> sends, std::span<const Receive> receives, std::string_view scope);
 
+  /// A Transfer of this group's own. Several may be under way; their messages meet in the order of starts.
+  std::unique_ptr<Transfer> new_transfer() { return do_new_transfer(); }
+
   /// A group for each `color`, its ranks ordered by `key`, then by rank here. Every rank gets the group of
   /// its color, which counts its traffic by itself.
   std::unique_ptr<Communicator> split(int color, int key, std::string_view scope);
@@ -133,12 +170,13 @@ class Communicator {
  protected:
   Communicator(int rank, int size) : rank_(rank), size_(size) {}
 
-  /// The part of exchange() that stays on this rank, by copying. Throws CommunicationError where sizes
+  /// The part of an exchange that stays on this rank, by copying. Throws CommunicationError where sizes
   /// disagree.
   void exchange_with_self(std::span<const Send> sends, std::span<const Receive> receives,
                           std::string_view scope) const;
 
  private:
+  friend class Transfer;
   virtual void do_barrier(std::string_view scope) = 0;
   virtual void do_broadcast(void* data, std::int64_t bytes, int root, std::string_view scope) = 0;
   virtual void do_gather(const void* mine, void* all, std::span<const std::int64_t> counts,
@@ -147,8 +185,7 @@ class Communicator {
                              std::size_t element_size, std::string_view scope) = 0;
   virtual void do_all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op,
                              std::string_view scope) = 0;
-  virtual void do_exchange(std::span<const Send> sends, std::span<const Receive> receives,
-                           std::string_view scope) = 0;
+  virtual std::unique_ptr<Transfer> do_new_transfer() = 0;
   virtual std::unique_ptr<Communicator> do_split(int color, int key, std::string_view scope) = 0;
 
   void count(Collective kind, std::int64_t sent, std::int64_t received);
@@ -158,6 +195,7 @@ class Communicator {
   int rank_;
   int size_;
   std::array<Traffic, kCollectives> traffic_{};
+  std::unique_ptr<Transfer> exchange_;  // made by the first exchange()
 };
 
 /// One rank: the ordinary case and the default of every program. All collectives work, and move nothing.

@@ -43,10 +43,112 @@ constexpr int kExchangeTag = 1;
 constexpr int kGatherTag = 2;
 constexpr std::int64_t kLargestMessage = std::numeric_limits<int>::max();  // bytes
 
+// A call that failed, named with rank, call, count and scope.
+void check(int code, const char* call, std::int64_t count, std::string_view unit, std::string_view scope,
+           int rank, int size) {
+  if (code == MPI_SUCCESS) return;
+  throw CommunicationError(
+      fmt::format("{}: rank {} of {}: {} of {} {} failed: {}; see that every rank makes the "
+                  "same calls with the same counts",
+                  scope, rank, size, call, count, unit, text_of(code)));
+}
+
+// Messages posted and not yet done. The lists are kept, so that as many messages as before allocate nothing.
+class Messages {
+ public:
+  Messages(MPI_Comm comm, int rank, int size, std::int64_t largest)
+      : comm_(comm), rank_(rank), size_(size), largest_(largest) {}
+
+  void clear() { requests_.clear(); }
+
+  // An empty message is posted, too: a size that disagrees is then noticed instead of a rank waiting for
+  // ever.
+  void post_receive(int from, void* data, std::int64_t bytes, int tag, bool really, std::string_view scope) {
+    for (std::int64_t done = 0; really && done < std::max<std::int64_t>(bytes, 1); done += largest_) {
+      const int now = static_cast<int>(std::min(largest_, bytes - done));
+      MPI_Request& request = pend(now, from);
+      check(MPI_Irecv(at(data, done), now, MPI_BYTE, from, tag, comm_, &request), "MPI_Irecv", bytes, "bytes",
+            scope, rank_, size_);
+    }
+  }
+
+  void post_send(int to, const void* data, std::int64_t bytes, int tag, bool really, std::string_view scope) {
+    for (std::int64_t done = 0; really && done < std::max<std::int64_t>(bytes, 1); done += largest_) {
+      const int now = static_cast<int>(std::min(largest_, bytes - done));
+      MPI_Request& request = pend(-1, to);
+      check(MPI_Isend(at(data, done), now, MPI_BYTE, to, tag, comm_, &request), "MPI_Isend", bytes, "bytes",
+            scope, rank_, size_);
+    }
+  }
+
+  void wait(std::string_view call, std::int64_t bytes, std::string_view scope) {
+    statuses_.resize(requests_.size());
+    settle(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), statuses_.data()), call, bytes,
+           scope);
+  }
+
+  // True once all are done.
+  bool test(std::string_view call, std::int64_t bytes, std::string_view scope) {
+    statuses_.resize(requests_.size());
+    int done = 0;
+    const int code =
+        MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data());
+    if (code == MPI_SUCCESS && done == 0) return false;
+    settle(code, call, bytes, scope);
+    return true;
+  }
+
+ private:
+  struct Pending {
+    std::int64_t expected;  // bytes of a receive, -1 for a send
+    int other;
+  };
+
+  MPI_Request& pend(std::int64_t expected, int other) {
+    pending_.resize(requests_.size());
+    pending_.push_back({expected, other});
+    return requests_.emplace_back(MPI_REQUEST_NULL);
+  }
+
+  void settle(int code, std::string_view call, std::int64_t bytes, std::string_view scope) {
+    if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS)
+      check(code, "MPI_Waitall", bytes, "bytes", scope, rank_, size_);
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      const Pending& pending = pending_[i];
+      std::string problem;
+      int got = 0;
+      if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS &&
+          statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
+        problem = text_of(statuses_[i].MPI_ERROR);
+      } else if (pending.expected >= 0) {
+        check(MPI_Get_count(&statuses_[i], MPI_BYTE, &got), "MPI_Get_count", bytes, "bytes", scope, rank_,
+              size_);
+        if (got != pending.expected) problem = fmt::format("{} bytes came", got);
+      }
+      if (problem.empty()) continue;
+      throw CommunicationError(fmt::format(
+          "{}: rank {} of {}: {}: {} rank {}{} failed: {}; see that sender and receiver agree on the size",
+          scope, rank_, size_, call, pending.expected >= 0 ? "receive from" : "send to", pending.other,
+          pending.expected >= 0 ? fmt::format(" of {} bytes", pending.expected) : std::string(), problem));
+    }
+  }
+
+  MPI_Comm comm_;
+  int rank_, size_;
+  std::int64_t largest_;
+  std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
+  std::vector<Pending> pending_;
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(MPI_Comm comm, int rank, int size, std::int64_t largest_message, std::string& last_scope)
-      : Communicator(rank, size), comm_(comm), largest_(largest_message), last_scope_(last_scope) {}
+      : Communicator(rank, size),
+        comm_(comm),
+        largest_(largest_message),
+        last_scope_(last_scope),
+        messages_(comm, rank, size, largest_message) {}
 
   ~MpiCommunicator() override {
     if (mpi_is_running()) MPI_Comm_free(&comm_);
@@ -58,16 +160,16 @@ class MpiCommunicator final : public Communicator {
     std::_Exit(code);
   }
 
+  void to_self(std::span<const Send> sends, std::span<const Receive> receives, std::string_view scope) const {
+    exchange_with_self(sends, receives, scope);
+  }
+
  private:
   void enter(std::string_view scope) { last_scope_.assign(scope); }
 
   void check(int code, const char* call, std::int64_t count, std::string_view unit,
              std::string_view scope) const {
-    if (code == MPI_SUCCESS) return;
-    throw CommunicationError(
-        fmt::format("{}: rank {} of {}: {} of {} {} failed: {}; see that every rank makes the "
-                    "same calls with the same counts",
-                    scope, rank(), size(), call, count, unit, text_of(code)));
+    parallel::check(code, call, count, unit, scope, rank(), size());
   }
 
   void do_barrier(std::string_view scope) override {
@@ -112,19 +214,20 @@ class MpiCommunicator final : public Communicator {
             "MPI_Gatherv", own, "bytes", scope);
       return;
     }
-    requests_.clear();
+    messages_.clear();
     if (rank() == root) {
       std::int64_t offset = 0;
       for (int r = 0; r < this->size(); ++r) {
         const std::int64_t bytes = counts[static_cast<std::size_t>(r)] * size;
-        post_receive(r, at(all, offset), bytes, kGatherTag, mine != at(all, offset) || r != root, scope);
-        if (r == root) post_send(r, mine, bytes, kGatherTag, mine != at(all, offset), scope);
+        messages_.post_receive(r, at(all, offset), bytes, kGatherTag, mine != at(all, offset) || r != root,
+                               scope);
+        if (r == root) messages_.post_send(r, mine, bytes, kGatherTag, mine != at(all, offset), scope);
         offset += bytes;
       }
     } else {
-      post_send(root, mine, own, kGatherTag, true, scope);
+      messages_.post_send(root, mine, own, kGatherTag, true, scope);
     }
-    wait_all("gather", own, scope);
+    messages_.wait("gather", own, scope);
   }
 
   void do_all_gather(const void* mine, void* all, std::span<const std::int64_t> counts,
@@ -140,16 +243,16 @@ class MpiCommunicator final : public Communicator {
             "MPI_Allgatherv", own, "bytes", scope);
       return;
     }
-    requests_.clear();
+    messages_.clear();
     std::int64_t offset = 0;
     for (int r = 0; r < this->size(); ++r) {
       const std::int64_t bytes = counts[static_cast<std::size_t>(r)] * size;
       const bool in_place = r == rank() && mine == at(all, offset);
-      post_receive(r, at(all, offset), bytes, kGatherTag, !in_place, scope);
-      post_send(r, mine, own, kGatherTag, !in_place, scope);
+      messages_.post_receive(r, at(all, offset), bytes, kGatherTag, !in_place, scope);
+      messages_.post_send(r, mine, own, kGatherTag, !in_place, scope);
       offset += bytes;
     }
-    wait_all("all_gather", own, scope);
+    messages_.wait("all_gather", own, scope);
   }
 
   void do_all_reduce(void* data, std::int64_t count, DType dtype, ReduceOp op,
@@ -165,77 +268,7 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  void do_exchange(std::span<const Send> sends, std::span<const Receive> receives,
-                   std::string_view scope) override {
-    enter(scope);
-    requests_.clear();
-    std::int64_t bytes = 0;
-    // Receives first: a message that arrives before its receive is copied once more by the library.
-    for (const Receive& r : receives) {
-      post_receive(r.from, r.data, r.bytes, kExchangeTag, r.from != rank(), scope);
-    }
-    for (const Send& s : sends) {
-      post_send(s.to, s.data, s.bytes, kExchangeTag, s.to != rank(), scope);
-      bytes += s.bytes;
-    }
-    // Open MPI 4.1 truncates a message to oneself without an error.
-    exchange_with_self(sends, receives, scope);
-    wait_all("exchange", bytes, scope);
-  }
-
-  struct Pending {
-    std::int64_t expected;  // bytes of a receive, -1 for a send
-    int other;
-  };
-
-  // An empty message is posted, too: a size that disagrees is then noticed instead of a rank waiting for
-  // ever.
-  void post_receive(int from, void* data, std::int64_t bytes, int tag, bool really, std::string_view scope) {
-    for (std::int64_t done = 0; really && done < std::max<std::int64_t>(bytes, 1); done += largest_) {
-      const int now = static_cast<int>(std::min(largest_, bytes - done));
-      MPI_Request& request = pend(now, from);
-      check(MPI_Irecv(at(data, done), now, MPI_BYTE, from, tag, comm_, &request), "MPI_Irecv", bytes, "bytes",
-            scope);
-    }
-  }
-
-  void post_send(int to, const void* data, std::int64_t bytes, int tag, bool really, std::string_view scope) {
-    for (std::int64_t done = 0; really && done < std::max<std::int64_t>(bytes, 1); done += largest_) {
-      const int now = static_cast<int>(std::min(largest_, bytes - done));
-      MPI_Request& request = pend(-1, to);
-      check(MPI_Isend(at(data, done), now, MPI_BYTE, to, tag, comm_, &request), "MPI_Isend", bytes, "bytes",
-            scope);
-    }
-  }
-
-  MPI_Request& pend(std::int64_t expected, int other) {
-    pending_.resize(requests_.size());
-    pending_.push_back({expected, other});
-    return requests_.emplace_back(MPI_REQUEST_NULL);
-  }
-
-  void wait_all(std::string_view call, std::int64_t bytes, std::string_view scope) {
-    statuses_.resize(requests_.size());
-    const int code = MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), statuses_.data());
-    if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) check(code, "MPI_Waitall", bytes, "bytes", scope);
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-      const Pending& pending = pending_[i];
-      std::string problem;
-      int got = 0;
-      if (code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS &&
-          statuses_[i].MPI_ERROR != MPI_ERR_PENDING) {
-        problem = text_of(statuses_[i].MPI_ERROR);
-      } else if (pending.expected >= 0) {
-        check(MPI_Get_count(&statuses_[i], MPI_BYTE, &got), "MPI_Get_count", bytes, "bytes", scope);
-        if (got != pending.expected) problem = fmt::format("{} bytes came", got);
-      }
-      if (problem.empty()) continue;
-      throw CommunicationError(fmt::format(
-          "{}: rank {} of {}: {}: {} rank {}{} failed: {}; see that sender and receiver agree on the size",
-          scope, rank(), size(), call, pending.expected >= 0 ? "receive from" : "send to", pending.other,
-          pending.expected >= 0 ? fmt::format(" of {} bytes", pending.expected) : std::string(), problem));
-    }
-  }
+  std::unique_ptr<Transfer> do_new_transfer() override;
 
   std::unique_ptr<Communicator> do_split(int color, int key, std::string_view scope) override {
     enter(scope);
@@ -253,10 +286,47 @@ class MpiCommunicator final : public Communicator {
   std::string& last_scope_;
   // Kept between calls, so that a call with as many messages as an earlier one allocates nothing.
   std::vector<int> counts_, displacements_;
-  std::vector<MPI_Request> requests_;
-  std::vector<MPI_Status> statuses_;
-  std::vector<Pending> pending_;
+  Messages messages_;
 };
+
+class MpiTransfer final : public Transfer {
+ public:
+  MpiTransfer(Communicator& communicator, const Messages& none, std::string& last_scope)
+      : Transfer(communicator), messages_(none), last_scope_(last_scope) {}
+
+ private:
+  void do_start(std::span<const Send> sends, std::span<const Receive> receives,
+                std::string_view scope) override {
+    const int me = communicator().rank();
+    scope_.assign(scope);
+    last_scope_.assign(scope);
+    messages_.clear();
+    bytes_ = 0;
+    // Receives first: a message that arrives before its receive is copied once more by the library.
+    for (const Receive& r : receives)
+      messages_.post_receive(r.from, r.data, r.bytes, kExchangeTag, r.from != me, scope);
+    for (const Send& s : sends) {
+      messages_.post_send(s.to, s.data, s.bytes, kExchangeTag, s.to != me, scope);
+      bytes_ += s.bytes;
+    }
+    // Open MPI 4.1 truncates a message to oneself without an error.
+    static_cast<MpiCommunicator&>(communicator()).to_self(sends, receives, scope);
+  }
+  bool do_test() override { return messages_.test("exchange", bytes_, scope_); }
+  void do_wait() override {
+    last_scope_.assign(scope_);
+    messages_.wait("exchange", bytes_, scope_);
+  }
+
+  Messages messages_;
+  std::string& last_scope_;
+  std::string scope_;
+  std::int64_t bytes_ = 0;
+};
+
+std::unique_ptr<Transfer> MpiCommunicator::do_new_transfer() {
+  return std::make_unique<MpiTransfer>(*this, Messages(comm_, rank(), size(), largest_), last_scope_);
+}
 
 void check_start(int code, const char* call) {
   if (code != MPI_SUCCESS)

@@ -38,9 +38,9 @@ class AllReduce final : public Reduction {
   AllReduce(const ReductionSpec& spec, Communicator& communicator) : Reduction(spec, communicator) {}
 
  private:
-  void do_reduce(std::span<void* const> pieces, void* total, std::span<std::byte>) override {
-    fold_pieces(pieces, total, spec());
-    communicator().all_reduce(total, spec().count, spec().dtype, ReduceOp::sum, spec().scope);
+  void do_finish() override {
+    fold_pieces(pieces(), total(), spec());
+    communicator().all_reduce(total(), spec().count, spec().dtype, ReduceOp::sum, spec().scope);
   }
 };
 
@@ -58,20 +58,20 @@ class GatherBroadcast final : public Reduction {
         counts_(static_cast<std::size_t>(communicator.size())) {}
 
  private:
-  void do_reduce(std::span<void* const> pieces, void* total, std::span<std::byte> work) override {
-    fold_pieces(pieces, total, spec());
+  void do_finish() override {
+    fold_pieces(pieces(), total(), spec());
     const std::int64_t size = element_size();
     for (std::int64_t first = 0; first < spec().count; first += segment_) {
       const std::int64_t now = std::min(segment_, spec().count - first);
-      std::byte* const mine = static_cast<std::byte*>(total) + first * size;
+      std::byte* const mine = total() + first * size;
       std::fill(counts_.begin(), counts_.end(), now);
-      communicator().gather(mine, work.data(), counts_, static_cast<std::size_t>(size), 0, spec().scope);
+      communicator().gather(mine, work(), counts_, static_cast<std::size_t>(size), 0, spec().scope);
       if (communicator().rank() != 0) continue;
       for (int rank = 1; rank < communicator().size(); ++rank) {
-        add_elements(mine, mine, work.data() + rank * now * size, now, spec().dtype);
+        add_elements(mine, mine, work() + rank * now * size, now, spec().dtype);
       }
     }
-    communicator().broadcast(total, bytes_of(spec()), 0, spec().scope);
+    communicator().broadcast(total(), bytes_of(spec()), 0, spec().scope);
   }
 
   std::int64_t segment_;
@@ -145,13 +145,19 @@ Traffic expected_traffic(const ReductionSpec& spec, int ranks, int rank) {
 }
 
 Reduction::Reduction(const ReductionSpec& spec, Communicator& communicator)
-    : spec_(spec), communicator_(communicator) {
+    : spec_(spec), communicator_(communicator), buckets_(buckets_of(spec)) {
   const Piece run = run_of(spec.grains, communicator.size(), communicator.rank());
-  local_ = pieces(run.first, run.last, spec.grains);
+  local_ = parallel::pieces(run.first, run.last, spec.grains);
   work_bytes_ = communication_bytes(spec, communicator.size(), communicator.rank());
 }
 
 ReduceTimes Reduction::reduce(std::span<void* const> given, void* total, std::span<std::byte> work) {
+  begin(given, total, work);
+  for (std::size_t i = 0; i < buckets_.size(); ++i) release();
+  return finish();
+}
+
+void Reduction::begin(std::span<void* const> given, void* total, std::span<std::byte> work) {
   if (given.size() != local_.size()) {
     throw UsageError(
         fmt::format("{}: {} pieces given, this rank has {}; give one buffer for each of local_pieces()",
@@ -161,6 +167,29 @@ ReduceTimes Reduction::reduce(std::span<void* const> given, void* total, std::sp
     throw UsageError(fmt::format("{}: {} bytes of work memory; give work_bytes(), {}", spec_.scope,
                                  work.size(), work_bytes_));
   }
+  given_ = given;
+  total_ = static_cast<std::byte*>(total);
+  work_ = work.data();
+  released_ = 0;
+  finished_ = false;
+  do_begin();
+}
+
+void Reduction::release() {
+  if (finished_ || released_ == buckets_.size())
+    throw UsageError(
+        fmt::format("{}: a bucket is released that does not exist; call begin first", spec_.scope));
+  ++released_;
+}
+
+void Reduction::progress() {
+  if (!finished_ && communicator_.size() > 1) do_progress();
+}
+
+ReduceTimes Reduction::finish() {
+  if (finished_ || released_ < buckets_.size())
+    throw UsageError(fmt::format("{}: {} of {} buckets are released; release all, then finish", spec_.scope,
+                                 released_, buckets_.size()));
   ReduceTimes times;
   auto start = std::chrono::steady_clock::now();
   if (spec_.barrier) {
@@ -169,10 +198,11 @@ ReduceTimes Reduction::reduce(std::span<void* const> given, void* total, std::sp
     start = std::chrono::steady_clock::now();
   }
   if (spec_.count > 0 && communicator_.size() == 1) {
-    fold_pieces(given, total, spec_);  // a rank alone holds the root: one piece
+    fold_pieces(given_, total_, spec_);  // a rank alone holds the root: one piece
   } else if (spec_.count > 0) {
-    do_reduce(given, total, work);
+    do_finish();
   }
+  finished_ = true;
   times.transfer = seconds_since(start);
   return times;
 }

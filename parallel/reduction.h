@@ -40,6 +40,9 @@ struct ReductionSpec {
       8 << 20;  ///< bytes of work memory not to exceed; larger blocks are cut into segments
   std::int64_t small_block =
       2 << 10;  ///< tree: blocks of at most so many bytes are all-gathered, added by everyone
+  /// Contiguous parts of the block, in elements, in the order in which they become final: together the whole
+  /// block, without overlap. Empty: one part. Only the tree starts one before the others are final.
+  std::vector<Piece> buckets = {};
 };
 
 /// Bytes of work memory that this rank's reduce() needs, for the memory plan. Pure: any rank of any number of
@@ -58,6 +61,10 @@ struct ReduceTimes {
 
 /// One way to sum, made ready: all lists are built at construction, reduce() allocates nothing from its
 /// second call on (the communicator's message lists grow in the first).
+///
+/// reduce() is begin(), release() for each bucket, finish(). Called apart, other work may go on in between:
+/// the tree moves a released bucket during progress() and finish(), the others move everything in finish().
+/// Every rank releases the same buckets in the same order.
 class Reduction {
  public:
   virtual ~Reduction() = default;
@@ -71,6 +78,21 @@ class Reduction {
   /// memory, and what the communicator throws.
   ReduceTimes reduce(std::span<void* const> pieces, void* total, std::span<std::byte> work);
 
+  /// Takes the memory of one sum, as reduce() does. Nothing is read or sent yet.
+  void begin(std::span<void* const> pieces, void* total, std::span<std::byte> work);
+  /// The next bucket's elements are final in every piece, and stay so until it is reduced.
+  void release();
+  /// Moves what can be moved now, and adds what has arrived; never waits.
+  void progress();
+  /// Waits until everything has been reduced; every bucket must have been released.
+  ReduceTimes finish();
+  /// Buckets of spec(), one at least.
+  const std::vector<Piece>& buckets() const { return buckets_; }
+  /// Buckets released since begin().
+  std::size_t released() const { return released_; }
+  /// Buckets reduced since begin(), counted from the first.
+  std::size_t reduced() const { return finished_ ? buckets_.size() : do_reduced(); }
+
   /// The pieces that this rank must bring, in order: the maximal complete subtrees of its run of grains.
   const std::vector<Piece>& local_pieces() const { return local_; }
   /// communication_bytes for this rank.
@@ -79,16 +101,28 @@ class Reduction {
 
  protected:
   Reduction(const ReductionSpec& spec, Communicator& communicator);
-  Communicator& communicator() { return communicator_; }
+  Communicator& communicator() const { return communicator_; }
   std::int64_t element_size() const { return static_cast<std::int64_t>(size_of(spec_.dtype)); }
+  std::span<void* const> pieces() const { return given_; }
+  std::byte* total() const { return total_; }
+  std::byte* work() const { return work_; }
 
  private:
-  virtual void do_reduce(std::span<void* const> pieces, void* total, std::span<std::byte> work) = 0;
+  virtual void do_begin() {}
+  virtual void do_progress() {}
+  virtual void do_finish() = 0;
+  virtual std::size_t do_reduced() const { return 0; }
 
   ReductionSpec spec_;
   Communicator& communicator_;
+  std::vector<Piece> buckets_;
   std::vector<Piece> local_;
   std::int64_t work_bytes_;
+  std::span<void* const> given_;
+  std::byte* total_ = nullptr;
+  std::byte* work_ = nullptr;
+  std::size_t released_ = 0;
+  bool finished_ = true;
 };
 
 /// The reduction for this communicator's ranks (all ranks of the data axis), which must outlive it. Throws

@@ -1,9 +1,15 @@
 // Exchange chunks, add in the tree's order, all-gather. Small blocks: all-gather the pieces, everybody adds.
+//
+// A large block travels in rounds. A round scatters (each owner gets its part of everybody's pieces), adds,
+// and gathers (everybody gets the total). Two rounds are under way at a time, and messages are posted in one
+// order that every rank shares (scatter 0, scatter 1, gather 0, scatter 2, gather 1 ...; a bucket drains
+// before the next begins), so that they meet without tags, whenever each rank gets round to posting them.
 #include "parallel/tree_reduction.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "parallel/schedule.h"
@@ -30,118 +36,216 @@ class TreeReduction final : public Reduction {
   TreeReduction(const ReductionSpec& spec, Communicator& communicator)
       : Reduction(spec, communicator), layout_(tree_layout(spec, communicator.size())) {
     const std::size_t ranks = static_cast<std::size_t>(communicator.size());
-    const Join whole = join(layout_.all, spec.grains);
-    combines_ = whole.combines;
-    operands_.resize(layout_.all.size());
+    combines_ = join(layout_.all, spec.grains).combines;
     counts_.resize(ranks);
-    sends_.reserve(ranks * local_pieces().size());
-    receives_.reserve(layout_.all.size());
-  }
-
- private:
-  void do_reduce(std::span<void* const> pieces, void* total, std::span<std::byte> work) override {
-    if (layout_.small) {
-      reduce_small(pieces, total, work.data());
-    } else {
-      reduce_large(pieces, total, work.data());
+    sends_.reserve(ranks * std::max<std::size_t>(1, local_pieces().size()));
+    receives_.reserve(std::max(ranks, layout_.all.size()));
+    for (InFlight& slot : slots_) {
+      slot.operands.resize(layout_.all.size());
+      slot.scatter = communicator.new_transfer();
+      slot.gather = communicator.new_transfer();
+    }
+    const auto& rounds = layout_.rounds;
+    for (std::size_t r = 0; r < rounds.size(); ++r) {
+      messages_.push_back({r, true});
+      if (r > 0 && rounds[r - 1].bucket == rounds[r].bucket) messages_.push_back({r - 1, false});
+      if (r + 1 == rounds.size() || rounds[r + 1].bucket != rounds[r].bucket) messages_.push_back({r, false});
     }
   }
 
-  void reduce_small(std::span<void* const> pieces, void* total, std::byte* work) {
+ private:
+  // What is posted next: the scatter or the gather of a round.
+  struct Message {
+    std::size_t round;
+    bool scatter;
+  };
+  struct InFlight {
+    std::unique_ptr<Transfer> scatter, gather;
+    std::vector<std::byte*> operands;  // of all pieces, in rank order
+  };
+
+  void do_begin() override {
+    posted_ = 0;
+    gathered_ = 0;
+  }
+
+  void do_progress() override {
+    if (layout_.small) return;
+    while (post_next(false)) {
+    }
+    count_gathered(false);
+  }
+
+  void do_finish() override {
+    if (layout_.small) return reduce_small();
+    while (post_next(true)) {
+    }
+    count_gathered(true);
+  }
+
+  std::size_t do_reduced() const override {
+    return gathered_ < layout_.rounds.size() ? layout_.rounds[gathered_].bucket : 0;
+  }
+
+  void reduce_small() {
     const std::int64_t block = spec().count * element_size();
     const std::size_t own = layout_.starts[static_cast<std::size_t>(communicator().rank())];
-    for (std::size_t i = 0; i < pieces.size(); ++i) {
-      std::memcpy(work + static_cast<std::int64_t>(own + i) * block, pieces[i],
+    for (std::size_t i = 0; i < pieces().size(); ++i) {
+      std::memcpy(work() + static_cast<std::int64_t>(own + i) * block, pieces()[i],
                   static_cast<std::size_t>(block));
     }
     for (int r = 0; r < communicator().size(); ++r) {
       counts_[static_cast<std::size_t>(r)] = layout_.held_by(r) * spec().count;
     }
-    communicator().all_gather(work + static_cast<std::int64_t>(own) * block, work, counts_,
+    communicator().all_gather(work() + static_cast<std::int64_t>(own) * block, work(), counts_,
                               static_cast<std::size_t>(element_size()), spec().scope);
-    for (std::size_t i = 0; i < operands_.size(); ++i)
-      operands_[i] = work + static_cast<std::int64_t>(i) * block;
-    add_all(total, spec().count);
+    std::vector<std::byte*>& operands = slots_[0].operands;
+    for (std::size_t i = 0; i < operands.size(); ++i)
+      operands[i] = work() + static_cast<std::int64_t>(i) * block;
+    add_all(operands, total(), spec().count);
   }
 
-  void reduce_large(std::span<void* const> pieces, void* total, std::byte* work) {
-    const int ranks = communicator().size();
-    const int me = communicator().rank();
+  InFlight& slot_of(std::size_t round) { return slots_[round % static_cast<std::size_t>(kRoundsInFlight)]; }
+
+  // Posts the next message in the common order; false where there is none, or it has to wait and may not.
+  bool post_next(bool may_wait) {
+    if (posted_ == messages_.size()) return false;
+    const Message next = messages_[posted_];
+    if (layout_.rounds[next.round].bucket >= released()) return false;
+    InFlight& slot = slot_of(next.round);
+    if (next.scatter) {
+      post_scatter(next.round, slot);
+    } else {
+      if (!is_done(*slot.scatter, may_wait) || !is_done(*slot.gather, may_wait)) return false;
+      const Piece mine = part(next.round, communicator().rank());
+      add_all(slot.operands, total() + mine.first * element_size(), mine.last - mine.first);
+      count_gathered(false);
+      post_gather(next.round, slot);
+    }
+    ++posted_;
+    return true;
+  }
+
+  static bool is_done(Transfer& transfer, bool may_wait) {
+    if (may_wait) transfer.wait();
+    return transfer.test();
+  }
+
+  // A gather that is posted ends in its turn; a round's slot was free for it, so the one before had ended.
+  void count_gathered(bool may_wait) {
+    std::size_t gathers = 0;  // posted so far, all in order
+    for (std::size_t i = 0; i < posted_; ++i) gathers += messages_[i].scatter ? 0 : 1;
+    while (gathered_ < gathers && is_done(*slot_of(gathered_).gather, may_wait)) ++gathered_;
+  }
+
+  Piece part(std::size_t round, int owner) const {
+    return layout_.part(layout_.rounds[round], communicator().size(), owner);
+  }
+
+  // The k-th rank to talk to, right neighbours first, so that no owner is asked by all at once.
+  int to(int k) const { return (communicator().rank() + k) % communicator().size(); }
+  int from(int k) const {
+    return (communicator().rank() - k + communicator().size()) % communicator().size();
+  }
+
+  void post_scatter(std::size_t round, InFlight& slot) {
+    sends_.clear();
+    receives_.clear();
     const std::int64_t size = element_size();
-    std::byte* const out = static_cast<std::byte*>(total);
-    for (std::int64_t s = 0; s < layout_.segments; ++s) {
-      sends_.clear();
-      receives_.clear();
-      const Piece mine = layout_.part(spec().count, ranks, me, s);
-      std::byte* slot = work;
-      // Every rank starts with its right neighbour, so that no owner is asked by all at once.
-      for (int step = 1; step < ranks; ++step) {
-        const int owner = (me + step) % ranks;
-        const Piece theirs = layout_.part(spec().count, ranks, owner, s);
-        for (void* const piece : pieces) {
-          if (theirs.first == theirs.last) break;
-          sends_.push_back({owner, static_cast<const std::byte*>(piece) + theirs.first * size,
-                            (theirs.last - theirs.first) * size});
-        }
-        const int from = (me - step + ranks) % ranks;
-        for (std::size_t p = layout_.starts[static_cast<std::size_t>(from)];
-             mine.first < mine.last && p < layout_.starts[static_cast<std::size_t>(from) + 1]; ++p) {
-          receives_.push_back({from, slot, (mine.last - mine.first) * size});
-          operands_[p] = slot;
-          slot += aligned((mine.last - mine.first) * size);
-        }
+    const Piece mine = part(round, communicator().rank());
+    std::byte* memory = work() + static_cast<std::int64_t>(round) % kRoundsInFlight *
+                                     (work_bytes() / std::min<std::int64_t>(kRoundsInFlight, rounds()));
+    for (int k = 1; k < communicator().size(); ++k) {
+      const Piece theirs = part(round, to(k));
+      for (void* const piece : pieces()) {
+        if (theirs.first == theirs.last) break;
+        sends_.push_back({to(k), static_cast<const std::byte*>(piece) + theirs.first * size,
+                          (theirs.last - theirs.first) * size});
       }
-      const std::size_t own = layout_.starts[static_cast<std::size_t>(me)];
-      for (std::size_t i = 0; i < pieces.size(); ++i) {
-        operands_[own + i] = static_cast<std::byte*>(pieces[i]) + mine.first * size;
+      const auto other = static_cast<std::size_t>(from(k));
+      for (std::size_t p = layout_.starts[other]; mine.first < mine.last && p < layout_.starts[other + 1];
+           ++p) {
+        receives_.push_back({from(k), memory, (mine.last - mine.first) * size});
+        slot.operands[p] = memory;
+        memory += aligned((mine.last - mine.first) * size);
       }
-      communicator().exchange(sends_, receives_, spec().scope);
-      add_all(out + mine.first * size, mine.last - mine.first);
     }
-    for (int r = 0; r < ranks; ++r) {
-      const Piece chunk = run_of(spec().count, ranks, r);
-      counts_[static_cast<std::size_t>(r)] = chunk.last - chunk.first;
-    }
-    communicator().all_gather(out + cut(spec().count, ranks, me) * size, out, counts_,
-                              static_cast<std::size_t>(size), spec().scope);
+    const std::size_t own = layout_.starts[static_cast<std::size_t>(communicator().rank())];
+    for (std::size_t i = 0; i < pieces().size(); ++i)
+      slot.operands[own + i] = static_cast<std::byte*>(pieces()[i]) + mine.first * size;
+    slot.scatter->start(sends_, receives_, spec().scope);
   }
 
-  // operands_[0 ...] in the tree's order into `out`, a tile at a time so that each is read from memory once.
-  void add_all(std::byte* out, std::int64_t count) {
+  void post_gather(std::size_t round, InFlight& slot) {
+    sends_.clear();
+    receives_.clear();
+    const std::int64_t size = element_size();
+    const Piece mine = part(round, communicator().rank());
+    for (int k = 1; k < communicator().size(); ++k) {
+      const Piece theirs = part(round, from(k));
+      if (mine.first < mine.last)
+        sends_.push_back({to(k), total() + mine.first * size, (mine.last - mine.first) * size});
+      if (theirs.first < theirs.last)
+        receives_.push_back({from(k), total() + theirs.first * size, (theirs.last - theirs.first) * size});
+    }
+    slot.gather->start(sends_, receives_, spec().scope);
+  }
+
+  std::int64_t rounds() const { return std::max<std::int64_t>(1, std::ssize(layout_.rounds)); }
+
+  // The operands in the tree's order into `out`, a tile at a time so that each is read from memory once.
+  void add_all(std::span<std::byte* const> operands, std::byte* out, std::int64_t count) {
     const std::int64_t size = element_size();
     const std::int64_t tile = kCacheTile / size;
     for (std::int64_t first = 0; first < count; first += tile) {
       const std::int64_t now = std::min(tile, count - first);
       const std::int64_t offset = first * size;
       for (std::size_t i = 0; i < combines_.size(); ++i) {
-        std::byte* const left = operands_[static_cast<std::size_t>(combines_[i].dst)] + offset;
-        const std::byte* const right = operands_[static_cast<std::size_t>(combines_[i].src)] + offset;
+        std::byte* const left = operands[static_cast<std::size_t>(combines_[i].dst)] + offset;
+        const std::byte* const right = operands[static_cast<std::size_t>(combines_[i].src)] + offset;
         const bool is_root = i + 1 == combines_.size();
         add_elements(is_root ? out + offset : left, left, right, now, spec().dtype);
       }
     }
   }
-  void add_all(void* out, std::int64_t count) { add_all(static_cast<std::byte*>(out), count); }
 
   TreeLayout layout_;
   std::vector<Combine> combines_;
-  std::vector<std::byte*> operands_;  // of all pieces, in rank order
+  std::vector<Message> messages_;
+  std::array<InFlight, kRoundsInFlight> slots_;
   std::vector<std::int64_t> counts_;
   std::vector<Send> sends_;
   std::vector<Receive> receives_;
+  std::size_t posted_ = 0;    // messages
+  std::size_t gathered_ = 0;  // rounds
 };
 
 }  // namespace
+
+std::vector<Piece> buckets_of(const ReductionSpec& spec) {
+  if (spec.buckets.empty()) return {{0, spec.count}};
+  std::vector<Piece> sorted = spec.buckets;
+  std::sort(sorted.begin(), sorted.end(), [](const Piece& a, const Piece& b) { return a.first < b.first; });
+  std::int64_t end = 0;
+  for (const Piece& bucket : sorted) {
+    if (bucket.first != end || bucket.last < bucket.first) break;
+    end = bucket.last;
+  }
+  if (end != spec.count || sorted.front().first != 0)
+    throw UsageError(
+        fmt::format("{}: the buckets do not cover the block of {} elements once", spec.scope, spec.count));
+  return spec.buckets;
+}
 
 std::int64_t TreeLayout::held_by(int rank) const {
   const std::size_t r = static_cast<std::size_t>(rank);
   return static_cast<std::int64_t>(starts[r + 1] - starts[r]);
 }
 
-Piece TreeLayout::part(std::int64_t count, int ranks, int owner, std::int64_t index) const {
-  const Piece chunk = run_of(count, ranks, owner);
-  return {std::min(chunk.last, chunk.first + index * segment),
-          std::min(chunk.last, chunk.first + (index + 1) * segment)};
+Piece TreeLayout::part(const Round& round, int ranks, int owner) const {
+  const Piece chunk = run_of(round.range.last - round.range.first, ranks, owner);
+  return {round.range.first + std::min(chunk.last, chunk.first + round.index * segment),
+          round.range.first + std::min(chunk.last, chunk.first + (round.index + 1) * segment)};
 }
 
 TreeLayout tree_layout(const ReductionSpec& spec, int ranks) {
@@ -163,11 +267,17 @@ TreeLayout tree_layout(const ReductionSpec& spec, int ranks) {
   for (int r = 0; r < ranks; ++r) {
     most = std::max(most, static_cast<std::int64_t>(layout.all.size()) - layout.held_by(r));
   }
-  const std::int64_t chunk = (spec.count + ranks - 1) / ranks;
+  std::int64_t chunk = 1;  // the largest of any bucket
+  const std::vector<Piece> buckets = buckets_of(spec);
+  for (const Piece& bucket : buckets)
+    chunk = std::max(chunk, (bucket.last - bucket.first + ranks - 1) / ranks);
   const std::int64_t fits =
-      std::min(kLargestSegment, spec.work_limit / most) / kAlignment * kAlignment / size;
+      std::min(kLargestSegment, spec.work_limit / (most * kRoundsInFlight)) / kAlignment * kAlignment / size;
   layout.segment = std::min(chunk, std::max(kSmallestSegment, fits));
-  layout.segments = (chunk + layout.segment - 1) / layout.segment;
+  for (std::size_t b = 0; b < buckets.size(); ++b) {
+    const std::int64_t part = (buckets[b].last - buckets[b].first + ranks - 1) / ranks;
+    for (std::int64_t i = 0; i * layout.segment < part; ++i) layout.rounds.push_back({b, buckets[b], i});
+  }
   return layout;
 }
 
@@ -175,19 +285,28 @@ std::int64_t tree_work_bytes(const ReductionSpec& spec, const TreeLayout& layout
   const std::int64_t size = static_cast<std::int64_t>(size_of(spec.dtype));
   const std::int64_t all = static_cast<std::int64_t>(layout.all.size());
   if (layout.small) return all * spec.count * size;
-  const Piece chunk = run_of(spec.count, ranks, rank);
-  return (all - layout.held_by(rank)) * aligned(std::min(chunk.last - chunk.first, layout.segment) * size);
+  std::int64_t most = 0;  // elements that this rank adds in a round
+  for (const Round& round : layout.rounds) {
+    const Piece part = layout.part(round, ranks, rank);
+    most = std::max(most, part.last - part.first);
+  }
+  return std::min<std::int64_t>(kRoundsInFlight, std::ssize(layout.rounds)) * (all - layout.held_by(rank)) *
+         aligned(most * size);
 }
 
 Traffic tree_traffic(const ReductionSpec& spec, const TreeLayout& layout, int ranks, int rank) {
-  const std::int64_t block = spec.count * static_cast<std::int64_t>(size_of(spec.dtype));
+  const std::int64_t size = static_cast<std::int64_t>(size_of(spec.dtype));
+  const std::int64_t block = spec.count * size;
   const std::int64_t all = static_cast<std::int64_t>(layout.all.size());
   const std::int64_t own = layout.held_by(rank);
   if (layout.small) return {1, own * block * (ranks - 1), (all - own) * block};
-  const Piece run = run_of(spec.count, ranks, rank);
-  const std::int64_t chunk = (run.last - run.first) * static_cast<std::int64_t>(size_of(spec.dtype));
-  return {layout.segments + 1, own * (block - chunk) + chunk * (ranks - 1),
-          (all - own) * chunk + block - chunk};
+  std::int64_t mine = 0;  // bytes that this rank adds
+  for (const Piece& bucket : buckets_of(spec)) {
+    const Piece chunk = run_of(bucket.last - bucket.first, ranks, rank);
+    mine += (chunk.last - chunk.first) * size;
+  }
+  return {2 * std::ssize(layout.rounds), own * (block - mine) + mine * (ranks - 1),
+          (all - own) * mine + block - mine};
 }
 
 std::unique_ptr<Reduction> make_tree_reduction(const ReductionSpec& spec, Communicator& communicator) {

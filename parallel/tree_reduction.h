@@ -8,19 +8,32 @@
 
 namespace graingrad::parallel {
 
+/// One exchange: every rank gets its part of elements [first, last) of the block, adds, and passes it on.
+struct Round {
+  std::size_t bucket = 0;
+  Piece range;             ///< elements of the bucket
+  std::int64_t index = 0;  ///< segment of each owner's chunk
+};
+
 /// Who brings which piece, and how the block is cut: pure arithmetic, shared by plan and execution.
 struct TreeLayout {
   std::vector<Piece> all;           ///< every rank's pieces, in rank order
   std::vector<std::size_t> starts;  ///< rank r's pieces are all[starts[r]] .. all[starts[r + 1] - 1]
   bool small = false;               ///< all-gather the pieces, everybody adds
   std::int64_t segment = 0;         ///< large blocks: elements of a chunk that travel at a time
-  std::int64_t segments = 0;        ///< large blocks: number of exchanges
+  std::vector<Round> rounds;        ///< large blocks: in the order of the buckets
 
   /// Pieces that rank `rank` holds.
   std::int64_t held_by(int rank) const;
-  /// Elements of segment `index` of the chunk that rank `owner` adds, as [first, last) of the block.
-  Piece part(std::int64_t count, int ranks, int owner, std::int64_t index) const;
+  /// Elements that rank `owner` adds in a round, as [first, last) of the block.
+  Piece part(const Round& round, int ranks, int owner) const;
 };
+
+/// The rounds whose messages may be under way at the same time; each has work memory of its own.
+inline constexpr std::int64_t kRoundsInFlight = 2;
+
+/// The spec's buckets, or the whole block as one; throws UsageError where they do not cover it once.
+std::vector<Piece> buckets_of(const ReductionSpec& spec);
 
 /// The layout for `ranks` ranks; throws what make_reduction throws.
 TreeLayout tree_layout(const ReductionSpec& spec, int ranks);

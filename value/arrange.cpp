@@ -4,6 +4,7 @@
 #include <cstring>
 #include <optional>
 
+#include "value/liveness.h"
 #include "value/ops/leaf.h"
 
 namespace graingrad {
@@ -33,7 +34,6 @@ class Arranger {
     first.resize(graph_.size() + 1);
     for (NodeId id = 0; id < graph_.size(); ++id) first[id + 1] = first[id] + graph_.node(id).outputs;
     const std::size_t values = first[graph_.size()];
-    live_.resize(graph_.size());
     used_.resize(values);
     root_.resize(values);
     last_reader_.resize(values);
@@ -42,13 +42,12 @@ class Arranger {
   }
 
   void mark_live() {
-    for (const OutputRef& ref : outputs_) live_[ref.node] = used_[index(ref)] = true;
-    if (options_.effects)
-      for (NodeId id = 0; id < graph_.size(); ++id)
-        if (graph_.op(id).effect != Effect::none) live_[id] = used_[index({id, 0})] = true;
-    for (auto id = static_cast<NodeId>(graph_.size()); id-- > 0;) {
+    live_ = live_nodes(graph_, outputs_, options_.effects);
+    for (const OutputRef& ref : outputs_) used_[index(ref)] = true;
+    for (NodeId id = 0; id < graph_.size(); ++id) {
       if (!live_[id]) continue;
-      for (const OutputRef& ref : graph_.inputs(id)) live_[ref.node] = used_[index(ref)] = true;
+      if (options_.effects && graph_.op(id).effect != Effect::none) used_[index({id, 0})] = true;
+      for (const OutputRef& ref : graph_.inputs(id)) used_[index(ref)] = true;
     }
   }
 

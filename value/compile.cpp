@@ -201,7 +201,16 @@ Program compile(const Graph& graph, std::span<const Value> outputs, const Parame
     throw UsageError("compile: more than one micro-batch in flight is not supported yet");
   std::vector<OutputRef> refs;
   for (const Value& value : outputs) refs.push_back(graph.check(value));
-  return Emitter(graph, arrange(graph, refs, store, options), backend).run(refs);
+  Rewritten now{nullptr, refs, options.backward_from};
+  const auto source = [&]() -> const Graph& { return now.graph ? *now.graph : graph; };
+  // `now` owns the graph that a rewriting reads until it is done.
+  if (options.logits_rows > 0)
+    now = recompute_logits(source(), now.outputs, now.backward_from, options.logits_rows);
+  if (!options.memory.empty())
+    now = recompute_scopes(source(), now.outputs, now.backward_from, options.memory);
+  CompileOptions rest = options;
+  rest.backward_from = now.backward_from;
+  return Emitter(source(), arrange(source(), now.outputs, store, rest), backend).run(now.outputs);
 }
 
 Cost Program::cost() const {

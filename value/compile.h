@@ -2,7 +2,9 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
+#include "value/memory_classes.h"
 #include "value/parameter_store.h"
 #include "value/program.h"
 
@@ -13,6 +15,10 @@ struct CompileOptions {
   NodeId backward_from = ~NodeId{0};
   /// Run the graph's effects (accumulate, assign). `evaluate` does not.
   bool effects = true;
+  /// What becomes of the forward values that the backward phase reads; empty: all are kept. Changes no bit.
+  std::vector<MemoryRule> memory = {};
+  /// Rows of logits that the backward phase computes again at a time; 0: they are kept. Changes no bit.
+  std::int64_t logits_rows = 0;
   /// Let an elementwise result overwrite an operand that dies there. Changes no bit.
   bool in_place = true;
   /// Micro-batches in flight at once; only 1 is legal yet.

@@ -233,6 +233,32 @@ Value Graph::record(const Op& op, std::span<const Value> inputs, Attributes attr
                 outputs);
 }
 
+NodeId Graph::copy_node(const Graph& from, NodeId id, std::span<const OutputRef> inputs) {
+  const Op& op = from.op(id);
+  const bool named = op.leaf && !op.holds_numbers;
+  const std::pair key(&op, from.attributes(id).name);
+  if (named)
+    if (const auto it = named_.find(key); it != named_.end()) return it->second;
+  const auto at_scope = scope(from.scope_name(id));
+  std::uint32_t attributes = 0;
+  if (op.holds_numbers) {
+    const std::span<const double> numbers = from.numbers(id);
+    attributes = static_cast<std::uint32_t>(numbers_.size());
+    numbers_.insert(numbers_.end(), numbers.begin(), numbers.end());
+  } else {
+    attributes = intern_attributes(from.attributes(id));
+  }
+  const std::span<const Spec> specs = from.output_specs(id);
+  const Value copy =
+      append(op, inputs, attributes, intern_specs({specs.begin(), specs.end()}), from.node(id).outputs);
+  nodes_.back().serial = from.node(id).serial;
+  if (!named) return copy.node();
+  named_.emplace(key, copy.node());
+  for (const ParameterDescription& p : from.parameters_)
+    if (&op == &ops::parameter && p.name == key.second) parameters_.push_back(p);
+  return copy.node();
+}
+
 Value Graph::output(Value first, int i) {
   const OutputRef ref = check(first);
   if (i < 0 || i >= nodes_[ref.node].outputs)

@@ -84,6 +84,10 @@ class Graph {
   Value record(const Op& op, std::initializer_list<Value> inputs, Attributes attributes = {}) {
     return record(op, std::span(inputs.begin(), inputs.size()), std::move(attributes));
   }
+  /// Appends a copy of a node of another graph that reads `inputs` of this one. It keeps scope and serial id;
+  /// a named leaf that is already here is not repeated. Returns the id of the copy.
+  NodeId copy_node(const Graph& from, NodeId id, std::span<const OutputRef> inputs);
+
   /// Output `i` of the node behind `first`.
   Value output(Value first, int i);
 

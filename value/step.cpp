@@ -24,15 +24,16 @@ class Laps {
 // Blocks are worked through in parts, so that threads share them.
 constexpr std::int64_t kPartBytes = 256 * 1024;
 
+std::int64_t parts_of(std::int64_t bytes) { return (bytes + kPartBytes - 1) / kPartBytes; }
+
 template <class F>
 void for_parts(const cpu::Team& team, std::int64_t bytes, F&& f) {
-  const std::int64_t parts = (bytes + kPartBytes - 1) / kPartBytes;
   const auto part = [&](std::int64_t i) {
     const std::int64_t first = i * kPartBytes;
     f(first, std::min(kPartBytes, bytes - first));
   };
   // A reference wrapper fits std::function without allocating.
-  cpu::for_tiles(team, parts, std::cref(part));
+  cpu::for_tiles(team, parts_of(bytes), std::cref(part));
 }
 
 template <class T>
@@ -55,6 +56,67 @@ bool finite(std::span<const T> numbers) {
   return sum[0] == T(0);
 }
 
+// Bytes [first, first + bytes) of gradient block `to` += those of `from`.
+void add_blocks(const ParameterStore& store, int to, int from, std::int64_t first, std::int64_t bytes) {
+  std::byte* x = store.gradients(to) + first;
+  const std::byte* y = store.gradients(from) + first;
+  store.dtype() == DType::f32 ? add<float>(x, y, bytes) : add<double>(x, y, bytes);
+}
+
+// Releases buckets as the last backward makes them final, after the combines that still concern them.
+class LastBackward final : public cpu::Companion {
+ public:
+  LastBackward(const Overlap& overlap, const std::vector<Action>& combines, const ParameterStore& store)
+      : overlap_(overlap), combines_(combines), store_(store) {}
+
+  std::int64_t tiles(std::size_t i) const override {
+    std::int64_t tiles = 0;
+    if (combines_.empty()) return tiles;
+    for (const GradientBucket& bucket : overlap_.buckets)
+      if (bucket.ready == i) tiles += parts_of(bytes_of(bucket));
+    return tiles;
+  }
+  void tile(std::size_t i, std::int64_t tile) override {
+    for (const GradientBucket& bucket : overlap_.buckets) {
+      if (bucket.ready != i) continue;
+      const std::int64_t parts = parts_of(bytes_of(bucket));
+      if (tile >= parts) {
+        tile -= parts;
+        continue;
+      }
+      const std::int64_t first = tile * kPartBytes;
+      for (const Action& combine : combines_)
+        add_blocks(store_, combine.block, combine.source, bucket.first * element_bytes() + first,
+                   std::min(kPartBytes, bytes_of(bucket) - first));
+      return;
+    }
+  }
+  void finished(std::size_t i) override {
+    for (; released_ < overlap_.buckets.size() && overlap_.buckets[released_].ready <= i; ++released_)
+      timed(overlap_.release);
+    timed(overlap_.poll);
+  }
+  void poll() override {
+    if (released_ > 0) timed(overlap_.poll);
+  }
+  double seconds() const { return seconds_; }
+
+ private:
+  std::int64_t element_bytes() const { return static_cast<std::int64_t>(size_of(store_.dtype())); }
+  std::int64_t bytes_of(const GradientBucket& b) const { return (b.last - b.first) * element_bytes(); }
+  void timed(const std::function<void()>& f) {
+    Laps laps;
+    f();
+    laps.lap(seconds_);
+  }
+
+  const Overlap& overlap_;
+  const std::vector<Action>& combines_;
+  const ParameterStore& store_;
+  std::size_t released_ = 0;
+  double seconds_ = 0;
+};
+
 }  // namespace
 
 Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& update,
@@ -68,6 +130,22 @@ Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& u
       times_(workspaces_.size()) {
   if (plan_.workers.size() != workspaces_.size()) throw UsageError("Step: one workspace for each worker");
   if (store.gradient_blocks() < plan_.gradient_blocks) throw UsageError("Step: too few gradient blocks");
+  if (!hooks_.overlap) return;
+  if (workspaces_.size() != 1) throw UsageError("Step: an exchange overlaps with one worker only");
+  // What follows the last run and adds blocks is done bucket by bucket instead.
+  std::vector<Action>& actions = plan_.workers[0];
+  for (auto* list : {&actions, &plan_.joint}) {
+    const auto last = std::find_if(list->rbegin(), list->rend(),
+                                   [](const Action& a) { return a.kind == Action::Kind::run; });
+    const auto behind = std::remove_if(last.base(), list->end(), [this](const Action& a) {
+      if (a.kind == Action::Kind::combine) last_combines_.push_back(a);
+      return a.kind == Action::Kind::combine;
+    });
+    list->erase(behind, list->end());
+  }
+  if (actions.empty() || actions.back().kind != Action::Kind::run)
+    throw UsageError("Step: an exchange overlaps with a run; this rank has none");
+  last_run_ = &actions.back();
 }
 
 StepTimes Step::run() {
@@ -80,9 +158,21 @@ StepTimes Step::run() {
     total.data += times.data / workers;
     total.forward += times.forward / workers;
     total.backward += times.backward / workers;
+    total.communicate += times.communicate / workers;
   }
   for (const Action& action : plan_.joint) act(action, *workspaces_[0], total);
   return total;
+}
+
+void Step::set_trace(Trace* trace) {
+  if (trace != nullptr && workspaces_.size() > 1)
+    throw UsageError("Step: only a step of one worker can be traced");
+  trace_ = trace;
+  workspaces_[0]->set_trace(trace);
+}
+
+void Step::record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin) {
+  if (trace_ != nullptr) trace_->add(0, {kind, nullptr, index, begin, now_ns()});
 }
 
 void Step::run_worker(int worker) {
@@ -92,6 +182,7 @@ void Step::run_worker(int worker) {
 
 void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
   Laps laps;
+  const std::int64_t begin = trace_ == nullptr ? 0 : now_ns();
   switch (action.kind) {
     case Action::Kind::zero: {
       std::byte* block = store_.gradients(action.block);
@@ -104,33 +195,44 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       const Program& program = *programs_[static_cast<std::size_t>(action.program)];
       hooks_.load(workspace, program, action.micro_batch);
       laps.lap(times.data);
+      record(TraceEvent::Kind::load, action.micro_batch, begin);
       workspace.run(program, Phase::forward, action.block);
       laps.lap(times.forward);
+      if (&action == last_run_) return run_last_backward(action, workspace, times);
       workspace.run(program, Phase::backward, action.block);
       return laps.lap(times.backward);
     }
-    case Action::Kind::combine: {
-      std::byte* to = store_.gradients(action.block);
-      const std::byte* from = store_.gradients(action.source);
+    case Action::Kind::combine:
       for_parts(workspace.team(), store_.gradient_bytes(), [&](std::int64_t first, std::int64_t bytes) {
-        store_.dtype() == DType::f32 ? add<float>(to + first, from + first, bytes)
-                                     : add<double>(to + first, from + first, bytes);
+        add_blocks(store_, action.block, action.source, first, bytes);
       });
+      record(TraceEvent::Kind::combine, action.block, begin);
       return laps.lap(times.backward);
-    }
     case Action::Kind::reduce: {
       const ExchangeTimes exchange = hooks_.reduce();
       times.communicate += exchange.communicate;
       times.wait += exchange.wait;
-      return;
+      return record(TraceEvent::Kind::finish, 0, begin);
     }
     case Action::Kind::decide:
       hooks_.decide();
+      record(TraceEvent::Kind::decide, 0, begin);
       return laps.lap(times.update);
     case Action::Kind::update:
       workspace.run(update_, Phase::forward);
       return laps.lap(times.update);
   }
+}
+
+void Step::run_last_backward(const Action& action, Workspace& workspace, StepTimes& times) {
+  Laps laps;
+  LastBackward companion(*hooks_.overlap, last_combines_, store_);
+  hooks_.overlap->begin();
+  workspace.run(*programs_[static_cast<std::size_t>(action.program)], Phase::backward, action.block,
+                &companion);
+  times.communicate += companion.seconds();
+  times.backward -= companion.seconds();
+  laps.lap(times.backward);
 }
 
 bool all_finite(const ParameterStore& store, int block) {

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
+#include "value/buckets.h"
 #include "value/workspace.h"
 
 namespace graingrad {
@@ -34,7 +36,8 @@ struct StepPlan {
 };
 
 /// Seconds of one step by what they were spent on. With several workers: the mean over them. `combine` counts
-/// as backward, `decide` as update.
+/// as backward, `decide` as update, what the caller's thread spends on an exchange inside the backward phase
+/// as communicate.
 struct StepTimes {
   double data = 0, forward = 0, backward = 0, communicate = 0, wait = 0, update = 0;
 };
@@ -42,6 +45,19 @@ struct StepTimes {
 /// Seconds of one exchange between ranks.
 struct ExchangeTimes {
   double communicate = 0, wait = 0;
+};
+
+/// An exchange that runs beside the last backward phase of a step: buckets of the gradient block are summed
+/// over the ranks as soon as they are final. Only with one worker. All functions are called on one thread.
+struct Overlap {
+  /// In the order in which they become final in the program that runs last.
+  std::vector<GradientBucket> buckets;
+  /// Before the last backward phase.
+  std::function<void()> begin;
+  /// The next bucket is final in all blocks that this rank brings.
+  std::function<void()> release;
+  /// Between tiles: moves what can be moved; never waits.
+  std::function<void()> poll;
 };
 
 /// What a step asks of the program around it.
@@ -52,6 +68,8 @@ struct StepHooks {
   std::function<ExchangeTimes()> reduce;
   /// Looks at block 0; throws to stop training.
   std::function<void()> decide;
+  /// Where set, `reduce` only finishes what this began.
+  std::optional<Overlap> overlap = std::nullopt;
 };
 
 /// Runs a StepPlan again and again. Programs, workspaces and store must outlive it.
@@ -65,9 +83,15 @@ class Step {
   /// One step. Allocates nothing itself.
   StepTimes run();
 
+  /// Every step from now on writes what it does to `trace`: workers' threads to lanes of their own, one after
+  /// another, what the host does to lane 0. Null: none.
+  void set_trace(Trace* trace);
+
  private:
   void run_worker(int worker);
   void act(const Action& action, Workspace& workspace, StepTimes& times);
+  void run_last_backward(const Action& action, Workspace& workspace, StepTimes& times);
+  void record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin);
 
   StepPlan plan_;
   std::vector<const Program*> programs_;
@@ -76,6 +100,10 @@ class Step {
   ParameterStore& store_;
   StepHooks hooks_;
   std::vector<StepTimes> times_;
+  /// With overlap: the only worker's last run, and the combines behind it, which go bucket by bucket.
+  const Action* last_run_ = nullptr;
+  std::vector<Action> last_combines_;
+  Trace* trace_ = nullptr;
 };
 
 /// True where every element of a gradient block is finite.

@@ -66,13 +66,14 @@ std::size_t Workspace::index_of(const Program& program) const {
   return static_cast<std::size_t>(it - programs_.begin());
 }
 
-void Workspace::run(const Program& program, Phase phase, int gradient_block) {
+void Workspace::run(const Program& program, Phase phase, int gradient_block, cpu::Companion* companion) {
   std::uint8_t& measured = measured_[index_of(program)];
   const auto bit = static_cast<std::uint8_t>(1u << static_cast<unsigned>(phase));
   if (store_.gradient_blocks() > 0) bases_.space[at(Space::gradients)] = store_.gradients(gradient_block);
   // Kernels only read this space.
   bases_.space[at(Space::constants)] = const_cast<std::byte*>(program.constants.data());
-  cpu::execute(program, phase, bases_, team_, states_, (measured & bit) != 0 ? nullptr : &extents_);
+  cpu::execute(program, phase, bases_, team_, states_, (measured & bit) != 0 ? nullptr : &extents_, trace_,
+               companion);
   measured |= bit;
 }
 

@@ -31,8 +31,12 @@ class Workspace {
   /// Takes all memory it will ever use. `store` has been allocated if the programs read it.
   Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team);
 
-  /// Replays one phase; sinks write to the store's gradient block `gradient_block`.
-  void run(const Program& program, Phase phase, int gradient_block = 0);
+  /// Replays one phase; sinks write to the store's gradient block `gradient_block`. What `companion` does
+  /// goes on beside it.
+  void run(const Program& program, Phase phase, int gradient_block = 0, cpu::Companion* companion = nullptr);
+
+  /// Every run from now on writes what its threads do to `trace`, which has a lane for each; null: none.
+  void set_trace(Trace* trace) { trace_ = trace; }
 
   /// The numbers of an input, to be written before a run. Throws UsageError for an unknown name, ShapeError
   /// for a T that is not the input's dtype.
@@ -81,6 +85,7 @@ class Workspace {
   cpu::Bases bases_;
   cpu::Extents extents_;
   std::vector<cpu::ThreadState> states_;
+  Trace* trace_ = nullptr;
   std::vector<std::uint8_t> measured_;  ///< by program: a bit for each phase that has run
 };
 

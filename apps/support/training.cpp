@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "apps/support/weight_hash.h"
+#include "nn/optimizer.h"
 #include "value/compile.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
@@ -25,6 +26,15 @@ std::vector<const Program*> all_programs(const Training& training) {
   return programs;
 }
 
+// Smaller buckets start earlier, larger ones cost fewer messages.
+constexpr std::int64_t kBucketBytes = 1 << 20;
+
+}  // namespace
+
+std::string mebibytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
+}
+
 parallel::ReductionSpec reduction_spec(const Training& training) {
   parallel::ReductionSpec spec;
   spec.kind = training.reduce;
@@ -32,14 +42,9 @@ parallel::ReductionSpec reduction_spec(const Training& training) {
   spec.dtype = training.store.dtype();
   spec.grains = training.shape.summation.grains;
   spec.barrier = training.split_wait && training.shape.ranks > 1;
+  for (const GradientBucket& bucket : training.buckets) spec.buckets.push_back({bucket.first, bucket.last});
   return spec;
 }
-
-std::string mebibytes(std::int64_t bytes) {
-  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
-}
-
-}  // namespace
 
 void TrainingFlags::declare(Cli& cli) {
   cli.choice("--reduce", reduce, "how gradients are summed over ranks",
@@ -70,6 +75,11 @@ void configure(Training& training, const TrainingFlags& flags, const parallel::M
   training.split_wait = !flags.no_split_wait;
   training.team.schedule = cpu::schedule_from(flags.schedule);
   parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
+}
+
+void overlap_exchange(Training& training) {
+  if (training.reduce == parallel::ReductionKind::tree && training.shape.ranks > 1)
+    training.buckets = gradient_buckets(*training.programs[0], training.store, kBucketBytes);
 }
 
 PlanBytes plan_bytes(const Training& training, int rank) {
@@ -133,20 +143,26 @@ std::vector<std::string> describe_plan(const Training& training, const PlanBytes
   return lines;
 }
 
-void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
-  const std::int64_t needed = plan.peak * ranks_here;
-  if (needed <= available) return;
+std::string memory_need(const PlanBytes& plan, int ranks) {
+  return fmt::format(
+      "{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
+      "communication {})",
+      ranks, mebibytes(plan.peak * ranks), mebibytes(plan.parameters), mebibytes(plan.gradients),
+      mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication));
+}
+
+std::string memory_advice(const Training& training, const PlanBytes& plan) {
   std::string advice = "use a smaller --micro-batch, --sequence or model";
   if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
     advice =
         fmt::format("--grains {} would save {} a rank, or ", less.grains, mebibytes(less.saved)) + advice;
-  throw LayoutError(
-      fmt::format("{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
-                  "communication {}), the machine "
-                  "has {} left; {}",
-                  ranks_here, mebibytes(needed), mebibytes(plan.parameters), mebibytes(plan.gradients),
-                  mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication),
-                  mebibytes(available), advice));
+  return advice;
+}
+
+void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
+  if (plan.peak * ranks_here <= available) return;
+  throw LayoutError(fmt::format("{}, the machine has {} left; {}", memory_need(plan, ranks_here),
+                                mebibytes(available), memory_advice(training, plan)));
 }
 
 Trainer::Trainer(const Training& training, parallel::Communicator& communicator, Load load)
@@ -160,6 +176,7 @@ Trainer::Trainer(const Training& training, parallel::Communicator& communicator,
     workspaces_.push_back(std::make_unique<Workspace>(all_programs(training), store, training.team));
     workspaces.push_back(workspaces_.back().get());
   }
+  if (training.clip > 0) norm_.emplace(store);
   reduction_ = parallel::make_reduction(reduction_spec(training), communicator);
   work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
   for (const int block : plan_.blocks) pieces_.push_back(store.gradients(block));
@@ -168,6 +185,7 @@ Trainer::Trainer(const Training& training, parallel::Communicator& communicator,
     load(workspace, program, steps_, micro_batch);
   };
   StepHooks hooks{load_now, [this] { return reduce(); }, [this] { decide(); }};
+  if (!training_.buckets.empty()) hooks.overlap = overlap();
   step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store,
                 std::move(hooks));
 }
@@ -191,8 +209,18 @@ PhaseSeconds Trainer::step() {
 
 ExchangeTimes Trainer::reduce() {
   const parallel::ReduceTimes times =
-      reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+      training_.buckets.empty()
+          ? reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()})
+          : reduction_->finish();
   return {times.transfer, times.wait};
+}
+
+Overlap Trainer::overlap() {
+  return {training_.buckets,
+          [this] {
+            reduction_->begin(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+          },
+          [this] { reduction_->release(); }, [this] { reduction_->progress(); }};
 }
 
 void Trainer::decide() {
@@ -202,7 +230,13 @@ void Trainer::decide() {
     return static_cast<double>(*reinterpret_cast<const decltype(zero)*>(store.gradients(0) + loss.offset));
   });
   if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
-  if (!all_finite(store, 0))
+  if (norm_) {
+    grad_norm_ = (*norm_)(0, training_.team);
+    // The epsilon that the field's clipping has; a norm of zero stays zero.
+    set_register(nn::kGradientScale, std::min(1.0, training_.clip / (*grad_norm_ + 1e-6)));
+  }
+  // A finite norm says that every element is finite.
+  if (norm_ ? !std::isfinite(*grad_norm_) : !all_finite(store, 0))
     throw DivergenceError("the gradient of '" + first_not_finite(store, 0) +
                           "' is not finite; use a smaller --lr");
 }

@@ -29,7 +29,7 @@ class GoldenTest : public testing::TestWithParam<std::tuple<const char*, DType>>
 
   // The model, its programs, and both micro-batches run into gradient block 0.
   struct Run {
-    explicit Run(const GoldenModel& model) : golden(model), gpt(model.config, 2, Optimizer::adamw) {
+    explicit Run(const GoldenModel& model) : golden(model), gpt(model.config, 2, {}, Optimizer::adamw) {
       gpt.store.allocate(1);
       golden.fill(gpt.store);
       workspace.emplace(std::vector<const Program*>{&gpt.program, &gpt.update}, gpt.store, cpu::Team{});

@@ -21,8 +21,8 @@ enum class Optimizer { sgd, adamw };
 /// kGradientScale and its own. The store is not allocated. `extra` parameters are in the store and no loss
 /// reaches them.
 struct SmallGpt {
-  SmallGpt(const GptConfig& config, std::int64_t sequences, Optimizer optimizer = Optimizer::sgd,
-           const std::vector<ParameterDescription>& extra = {})
+  SmallGpt(const GptConfig& config, std::int64_t sequences, CompileOptions options = {},
+           Optimizer optimizer = Optimizer::sgd, const std::vector<ParameterDescription>& extra = {})
       : model(config), store(config.dtype) {
     for (const ParameterDescription& p : model.parameters()) store.add(p);
     for (const ParameterDescription& p : extra) store.add(p);
@@ -36,7 +36,6 @@ struct SmallGpt {
     const Value loss =
         model.loss(graph.input("tokens", {DType::i32, {rows}}), graph.input("targets", {DType::i32, {rows}}));
     graph.accumulate("loss", loss);
-    CompileOptions options;
     options.backward_from = static_cast<NodeId>(graph.size());
     std::vector<Value> leaves = model.trainable_leaves(graph);
     for (const ParameterDescription& p : extra) leaves.push_back(graph.parameter(p));

@@ -31,7 +31,7 @@ GptConfig config_of(const Case& c, DType dtype) {
 
 struct Trained {
   Trained(const Case& c, DType dtype, const std::vector<ParameterDescription>& extra = {})
-      : gpt(config_of(c, dtype), c.sequences, Optimizer::adamw, extra) {
+      : gpt(config_of(c, dtype), c.sequences, {}, Optimizer::adamw, extra) {
     gpt.store.allocate(1);
     initialize(gpt.store, 3);
     first_bytes.assign(gpt.store.values(), gpt.store.values() + gpt.store.parameter_bytes());

@@ -170,6 +170,28 @@ TEST_P(Collectives, ExchangeMatchesMessagesInOrder) {
   EXPECT_EQ(comm().traffic(), comm().traffic(Collective::exchange));
 }
 
+TEST_P(Collectives, TransfersRunSideBySide) {
+  // Two transfers are started before either is waited for; their messages meet in the order of the starts.
+  const auto first = comm().new_transfer(), second = comm().new_transfer();
+  EXPECT_TRUE(first->test()) << "nothing was started";
+  const int right = (rank() + 1) % size(), left = (rank() + size() - 1) % size();
+  std::vector<std::int32_t> out(4000, rank()), out2(10, 100 + rank()), in(4000, -1), in2(10, -1);
+  first->start(std::vector<Send>{{right, out.data(), 16000}}, std::vector<Receive>{{left, in.data(), 16000}},
+               "test");
+  second->start(std::vector<Send>{{right, out2.data(), 40}}, std::vector<Receive>{{left, in2.data(), 40}},
+                "test");
+  if (size() > 1) {
+    EXPECT_THROW(first->start({}, {}, "test"), UsageError) << "it is under way";
+  }
+  second->wait();
+  EXPECT_EQ(in2, std::vector<std::int32_t>(10, 100 + left));
+  while (!first->test()) {
+  }
+  EXPECT_EQ(in, std::vector<std::int32_t>(4000, left));
+  const std::int64_t bytes = size() > 1 ? 16040 : 0;
+  EXPECT_EQ(comm().traffic(Collective::exchange), (Traffic{2, bytes, bytes}));
+}
+
 TEST_P(Collectives, SplitOrdersByKeyAndCountsApart) {
   const auto group = comm().split(rank() % 2, -rank(), "test");
   EXPECT_EQ(group->size(), (size() + 1 - rank() % 2) / 2);

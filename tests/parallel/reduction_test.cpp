@@ -56,6 +56,35 @@ std::vector<T> comb_sum(std::int64_t first, std::int64_t last, std::int64_t coun
   return sum;
 }
 
+// Releases bucket after bucket, polling in between, each rank at a pace of its own. What is not released yet
+// holds other numbers, as it does while a backward still runs.
+template <class T>
+void reduce_in_buckets(Reduction& reduction, std::span<void* const> pieces, void* total,
+                       std::span<std::byte> work) {
+  std::vector<std::vector<T>> final_pieces;
+  const auto count = static_cast<std::size_t>(reduction.spec().count);
+  for (void* const piece : pieces) {
+    T* const numbers = static_cast<T*>(piece);
+    final_pieces.emplace_back(numbers, numbers + count);
+    std::fill_n(numbers, count, T(1e30f));
+  }
+  reduction.begin(pieces, total, work);
+  for (int i = 0; i < 3; ++i) reduction.progress();
+  EXPECT_EQ(reduction.reduced(), 0u) << "before anything was released";
+  for (std::size_t b = 0; b < reduction.buckets().size(); ++b) {
+    const Piece& bucket = reduction.buckets()[b];
+    for (std::size_t p = 0; p < pieces.size(); ++p)
+      for (std::int64_t i = bucket.first; i < bucket.last; ++i)
+        static_cast<T*>(pieces[p])[i] = final_pieces[p][static_cast<std::size_t>(i)];
+    reduction.release();
+    const int polls = (test_world().rank() * 7 + static_cast<int>(b) * 3) % 5;
+    for (int i = 0; i < polls; ++i) reduction.progress();
+    EXPECT_LE(reduction.reduced(), b + 1);
+  }
+  reduction.finish();
+  EXPECT_EQ(reduction.reduced(), reduction.buckets().size());
+}
+
 // What a rank does in a step: runs its schedule over its grains, then reduces. `separate` total or the first
 // piece.
 template <class T>
@@ -85,9 +114,13 @@ std::vector<T> reduced(const ReductionSpec& spec, Communicator& comm, bool separ
   std::vector<T> total(n, T(-1));
   void* const target = separate ? total.data() : pieces[0];
   comm.reset_traffic();
-  const auto times = reduction->reduce(pieces, target, std::span(work).first(planned));
-  EXPECT_GE(times.transfer, 0);
-  EXPECT_EQ(spec.barrier, times.wait > 0);
+  if (spec.buckets.empty()) {
+    const auto times = reduction->reduce(pieces, target, std::span(work).first(planned));
+    EXPECT_GE(times.transfer, 0);
+    EXPECT_EQ(spec.barrier, times.wait > 0);
+  } else {
+    reduce_in_buckets<T>(*reduction, pieces, target, std::span(work).first(planned));
+  }
   EXPECT_EQ(comm.traffic(), expected_traffic(spec, comm.size(), comm.rank()));
   for (std::size_t i = planned; i < work.size(); ++i)
     EXPECT_EQ(work[i], std::byte{0x5A}) << "beyond the plan";
@@ -148,6 +181,49 @@ TYPED_TEST(Reductions, TreeHasTheSerialBitsForLargeBlocks) {
     spec.work_limit = 100000;
     EXPECT_TRUE(same_bits(reduced<T>(spec, comm, true), expected)) << grains;
   }
+}
+
+TYPED_TEST(Reductions, BucketsInAnyOrderHaveTheSerialBits) {
+  using T = TypeParam;
+  Communicator& comm = test_world();
+  const std::vector<std::vector<Piece>> cuts = {{{0, 10007}},
+                                                {{5000, 10007}, {0, 5000}},
+                                                {{9000, 10007}, {4000, 9000}, {3999, 4000}, {0, 3999}},
+                                                {{1, 2}, {3, 10007}, {2, 3}, {0, 1}}};
+  for (const std::int64_t grains : {4, 5, 8, 13}) {
+    const auto expected = tree_sum<T>(0, grains, 10007);
+    for (const auto& buckets : cuts) {
+      for (const std::int64_t limit : {1 << 20, 4096}) {
+        auto spec = spec_of<T>(ReductionKind::tree, 10007, grains);
+        spec.buckets = buckets;
+        spec.work_limit = limit;
+        EXPECT_TRUE(same_bits(reduced<T>(spec, comm, false), expected)) << grains << " " << buckets.size();
+        EXPECT_TRUE(same_bits(reduced<T>(spec, comm, true), expected)) << grains << " " << buckets.size();
+      }
+    }
+  }
+  auto spec = spec_of<T>(ReductionKind::tree, 10007, 8);
+  for (const auto& wrong :
+       {std::vector<Piece>{{0, 10006}}, {{1, 10007}}, {{0, 6}, {5, 10007}}, {{0, 5}, {6, 10007}}}) {
+    spec.buckets = wrong;
+    EXPECT_THROW(make_reduction(spec, comm), UsageError);
+  }
+}
+
+TEST(ReductionBuckets, AreReleasedInTurn) {
+  auto spec = spec_of<float>(ReductionKind::tree, 2000, test_world().size());
+  spec.buckets = {{1000, 2000}, {0, 1000}};
+  const auto reduction = make_reduction(spec, test_world());
+  std::vector<float> block(2000);
+  std::vector<void*> pieces{block.data()};
+  std::vector<std::byte> work(static_cast<std::size_t>(reduction->work_bytes()));
+  EXPECT_THROW(reduction->release(), UsageError) << "before begin";
+  reduction->begin(pieces, block.data(), work);
+  reduction->release();
+  EXPECT_THROW(reduction->finish(), UsageError) << "a bucket is missing";
+  reduction->release();
+  EXPECT_THROW(reduction->release(), UsageError);
+  reduction->finish();
 }
 
 TYPED_TEST(Reductions, TreeIsNotTheLeftComb) {

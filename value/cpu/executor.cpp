@@ -85,45 +85,92 @@ void measure(const Program& program, const Instruction& instruction, const Bases
     raise(extents.thread, static_cast<std::int64_t>(kernel.thread_bytes(call)));
 }
 
-// What every thread does; with one thread there is nothing to wait for.
-void run_thread(const Program& program, std::span<const Instruction> instructions, const Bases& bases,
-                int thread, bool alone, ThreadState& state) {
-  std::byte* scratch = bases.thread_scratch + thread * bases.thread_stride;
-  for (const Instruction& instruction : instructions) {
-    if (instruction.kernel == nullptr) {
-      if (thread == 0) {
-        run_block(program, instruction, bases);
-        ++state.tiles;
+// What one run of a phase is about; shared by its threads.
+struct Run {
+  const Program& program;
+  const Bases& bases;
+  Trace* trace;
+  Companion* companion;
+  bool alone;                // one thread: nothing to wait for
+  std::exception_ptr error;  // of the companion, which is then left alone
+};
+
+// Keeps the companion's exceptions: none may leave a parallel region.
+template <class F>
+void guarded(Run& run, F&& f) {
+  if (run.error) return;
+  try {
+    f(*run.companion);
+  } catch (...) {
+    run.error = std::current_exception();
+  }
+}
+
+// The times of one thread on its lane.
+class Lane {
+ public:
+  Lane(Trace* trace, const Program& program, int thread)
+      : trace_(trace), program_(program), thread_(thread), last_(trace == nullptr ? 0 : now_ns()) {}
+
+  // What went on since the last mark.
+  void mark(TraceEvent::Kind kind, std::size_t instruction) {
+    if (trace_ == nullptr) return;
+    const std::int64_t now = now_ns();
+    trace_->add(thread_, {kind, &program_, static_cast<std::int64_t>(instruction), last_, now});
+    last_ = now;
+  }
+
+ private:
+  Trace* trace_;
+  const Program& program_;
+  int thread_;
+  std::int64_t last_;
+};
+
+// What every thread does.
+void run_thread(Run& run, std::size_t first, std::size_t last, int thread, ThreadState& state) {
+  std::byte* scratch = run.bases.thread_scratch + thread * run.bases.thread_stride;
+  const bool polls = thread == 0 && run.companion != nullptr;
+  Lane lane(run.trace, run.program, thread);
+
+  // The tiles of one stage, shared with the other threads; all have finished when it returns.
+  const auto share = [&](std::size_t instruction, std::int64_t tiles, auto&& tile) {
+    if (run.alone || (tiles == 1 && thread == 0)) {
+      for (std::int64_t i = 0; i < tiles; ++i) {
+        tile(i);
+        if (polls) guarded(run, [](Companion& c) { c.poll(); });
       }
-      if (!alone) {
-#pragma omp barrier
-      }
-      continue;
-    }
-    const Call call = resolve(program, instruction, bases, state);
-    const Kernel& kernel = *instruction.kernel;
-    const int stages = kernel.stages == nullptr ? 1 : kernel.stages(call);
-    for (int stage = 0; stage < stages; ++stage) {
-      const std::int64_t tiles = kernel.tiles == nullptr ? 1 : kernel.tiles(call, stage);
-      if (alone) {
-        for (std::int64_t i = 0; i < tiles; ++i) kernel.tile(call, stage, i, scratch);
-        state.tiles += tiles;
-        continue;
-      }
-      if (tiles == 1) {
-        if (thread == 0) {
-          kernel.tile(call, stage, 0, scratch);
-          ++state.tiles;
-        }
-      } else {
+      state.tiles += tiles;
+    } else if (tiles > 1) {
 #pragma omp for schedule(runtime) nowait
-        for (std::int64_t i = 0; i < tiles; ++i) {
-          kernel.tile(call, stage, i, scratch);
-          ++state.tiles;
-        }
+      for (std::int64_t i = 0; i < tiles; ++i) {
+        tile(i);
+        ++state.tiles;
+        if (polls) guarded(run, [](Companion& c) { c.poll(); });
       }
-#pragma omp barrier
     }
+    lane.mark(TraceEvent::Kind::node, instruction);
+    if (run.alone) return;
+#pragma omp barrier
+    lane.mark(TraceEvent::Kind::wait, instruction);
+  };
+
+  for (std::size_t i = first; i < last; ++i) {
+    const Instruction& instruction = run.program.instructions[i];
+    if (instruction.kernel == nullptr) {
+      share(i, 1, [&](std::int64_t) { run_block(run.program, instruction, run.bases); });
+    } else {
+      const Call call = resolve(run.program, instruction, run.bases, state);
+      const Kernel& kernel = *instruction.kernel;
+      const int stages = kernel.stages == nullptr ? 1 : kernel.stages(call);
+      for (int stage = 0; stage < stages; ++stage)
+        share(i, kernel.tiles == nullptr ? 1 : kernel.tiles(call, stage),
+              [&](std::int64_t tile) { kernel.tile(call, stage, tile, scratch); });
+    }
+    if (run.companion == nullptr) continue;
+    if (const std::int64_t tiles = run.companion->tiles(i); tiles > 0)
+      share(i, tiles, [&](std::int64_t tile) { run.companion->tile(i, tile); });
+    if (polls) guarded(run, [i](Companion& c) { c.finished(i); });
   }
 }
 
@@ -141,24 +188,26 @@ std::string_view name_of(Schedule schedule) {
 }
 
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
-             std::span<ThreadState> states, Extents* extents) {
-  const std::span all(program.instructions);
-  const auto instructions =
-      phase == Phase::forward ? all.first(program.backward_from) : all.subspan(program.backward_from);
+             std::span<ThreadState> states, Extents* extents, Trace* trace, Companion* companion) {
+  const bool forward = phase == Phase::forward;
+  const std::size_t first = forward ? 0 : program.backward_from,
+                    last = forward ? program.backward_from : program.instructions.size();
   if (extents != nullptr)
-    for (const Instruction& instruction : instructions)
-      measure(program, instruction, bases, states[0], *extents);
-  if (team.threads == 1) {
-    run_thread(program, instructions, bases, 0, true, states[0]);
-    return;
-  }
-  constexpr omp_sched_t kKinds[] = {omp_sched_static, omp_sched_dynamic, omp_sched_guided};
-  omp_set_schedule(kKinds[static_cast<std::size_t>(team.schedule)], 0);
+    for (std::size_t i = first; i < last; ++i)
+      measure(program, program.instructions[i], bases, states[0], *extents);
+  Run run{program, bases, trace, companion, team.threads == 1, nullptr};
+  if (run.alone) {
+    run_thread(run, first, last, 0, states[0]);
+  } else {
+    constexpr omp_sched_t kKinds[] = {omp_sched_static, omp_sched_dynamic, omp_sched_guided};
+    omp_set_schedule(kKinds[static_cast<std::size_t>(team.schedule)], 0);
 #pragma omp parallel num_threads(team.threads)
-  {
-    const int thread = omp_get_thread_num();
-    run_thread(program, instructions, bases, thread, false, states[static_cast<std::size_t>(thread)]);
+    {
+      const int thread = omp_get_thread_num();
+      run_thread(run, first, last, thread, states[static_cast<std::size_t>(thread)]);
+    }
   }
+  if (run.error) std::rethrow_exception(run.error);
 }
 
 void for_tiles(const Team& team, std::int64_t tiles, const std::function<void(std::int64_t)>& tile) {

@@ -10,6 +10,7 @@
 
 #include "value/memory.h"
 #include "value/program.h"
+#include "value/trace.h"
 
 namespace graingrad::cpu {
 
@@ -45,10 +46,28 @@ struct Extents {
   std::int64_t thread = 0;
 };
 
+/// What goes on beside a phase: work that becomes possible when an instruction is done, and an exchange that
+/// moves only while it is polled.
+class Companion {
+ public:
+  virtual ~Companion() = default;
+  /// Tiles of extra work once instruction `i` (of Program::instructions) is done. Asked by every thread: the
+  /// same answer each time.
+  virtual std::int64_t tiles(std::size_t i) const = 0;
+  /// Runs one of them, on any thread.
+  virtual void tile(std::size_t i, std::int64_t tile) = 0;
+  /// Called on the calling thread when instruction `i` and its extra tiles are done.
+  virtual void finished(std::size_t i) = 0;
+  /// Called on the calling thread between tiles.
+  virtual void poll() = 0;
+};
+
 /// Runs a phase of `program`. `states` holds one entry a thread, with room for the largest call. Where
-/// `extents` is not null it is raised to what this run touches. Allocates nothing itself.
+/// `extents` is not null it is raised to what this run touches; where `trace` is not null, thread t writes
+/// its lane t. An exception of the companion's is thrown when the phase is over. Allocates nothing itself.
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
-             std::span<ThreadState> states, Extents* extents);
+             std::span<ThreadState> states, Extents* extents, Trace* trace = nullptr,
+             Companion* companion = nullptr);
 
 /// Calls `tile(i)` for i in [0, tiles) on the team's threads, static schedule.
 void for_tiles(const Team& team, std::int64_t tiles, const std::function<void(std::int64_t)>& tile);

@@ -27,6 +27,14 @@ inline constexpr std::int64_t kBlockCols = 2 * Packet<T>::kWidth;
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+/// Asks for the line of p[i], to write where Write is 1. A number, since it may lie behind what p points
+/// into.
+template <int Write, class T>
+void prefetch(const T* p, std::int64_t i) {
+  const auto place = reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(i) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(place), Write);
+}
+
 /// c[Rows, kBlockCols] = or += a[Rows, k] b[k, kBlockCols]: each element is one chain of fused multiply-adds
 /// over k in index order, from +0 or from the old c. `b` has consecutive columns and rows `b_row` apart.
 template <class T, int Rows>
@@ -40,28 +48,31 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
   const T* const start =
       accumulate ? c : kZeros;  // loads without a branch: the compiler keeps sums in registers
   const std::int64_t start_row = accumulate ? ldc : 0;
+  // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
+#pragma GCC unroll 6
   for (int i = 0; i < Rows; ++i) {
     rows[i] = a.data + i * a.row;
     sum[i][0] = P::load(start + i * start_row);
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
   const std::int64_t step = a.col;
-  // The rows of c that the next block, in the usual order, begins with; numbers, since they may lie behind c.
+  // The rows of c that the next block, in the usual order, begins with.
   for (int i = Rows; i < 2 * Rows; ++i) {
-    const auto row = reinterpret_cast<std::uintptr_t>(c) + static_cast<std::uintptr_t>(i * ldc) * sizeof(T);
-    __builtin_prefetch(reinterpret_cast<const void*>(row), 1);
-    __builtin_prefetch(reinterpret_cast<const void*>(row + kBlockCols<T> * sizeof(T) - 1), 1);
+    prefetch<1>(c, i * ldc);
+    prefetch<1>(c, i * ldc + kBlockCols<T> - 1);
   }
 #pragma GCC unroll 4
   for (std::int64_t l = 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
+#pragma GCC unroll 6
     for (int i = 0; i < Rows; ++i) {
       const Real x = P::splat(rows[i][l * step]);
       sum[i][0] = P::fma(x, b0, sum[i][0]);
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     }
   }
+#pragma GCC unroll 6
   for (int i = 0; i < Rows; ++i) {
     P::store(c + i * ldc, sum[i][0]);
     P::store(c + i * ldc + P::kWidth, sum[i][1]);
@@ -109,66 +120,63 @@ void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, MatrixV
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 
-// Copies `width` (at most Width) lines of length k that are `line` apart, each contiguous, to out[l * Width +
-// i]; lines that are missing give zeros.
-template <class T, int Width>
+// Copies `width` (at most kBlockCols) lines of length k that are `line` apart, each contiguous, to
+// out[l * kBlockCols + i]; lines that are missing give zeros.
+template <class T>
 void pack_transposed(const T* in, std::int64_t line, std::int64_t width, std::int64_t k, T* out) {
   using Native = typename Eigen::internal::packet_traits<T>::type;
-  constexpr int kWidth = Packet<T>::kWidth;
+  constexpr int kWidth = Packet<T>::kWidth, kCols = static_cast<int>(kBlockCols<T>);
   std::int64_t l = 0;
   for (; l + kWidth <= k; l += kWidth) {
-    for (int first = 0; first < Width; first += kWidth) {
+    for (int first = 0; first < kCols; first += kWidth) {
       Eigen::internal::PacketBlock<Native, kWidth> block;
       for (int i = 0; i < kWidth; ++i) {
         block.packet[i] = first + i < width ? Eigen::internal::ploadu<Native>(in + (first + i) * line + l)
                                             : Eigen::internal::pset1<Native>(T(0));
       }
       Eigen::internal::ptranspose(block);
-      constexpr int kRest = Width % kWidth == 0 ? kWidth : Width % kWidth;
-      for (int i = 0; i < kWidth; ++i) {
-        T* const to = out + (l + i) * Width + first;
-        if (first + kWidth <= Width) {
-          Eigen::internal::pstoreu<T, Native>(to, block.packet[i]);
-        } else {
-          T copy[kWidth];
-          Eigen::internal::pstoreu<T, Native>(copy, block.packet[i]);
-          std::memcpy(to, copy, kRest * sizeof(T));
-        }
-      }
+      for (int i = 0; i < kWidth; ++i)
+        Eigen::internal::pstoreu<T, Native>(out + (l + i) * kCols + first, block.packet[i]);
     }
   }
   for (; l < k; ++l) {
-    for (int i = 0; i < Width; ++i) out[l * Width + i] = i < width ? in[i * line + l] : T(0);
+    for (int i = 0; i < kCols; ++i) out[l * kCols + i] = i < width ? in[i * line + l] : T(0);
   }
 }
 
 #pragma GCC diagnostic pop
 
-/// Copies lines [0, lines) of length k into panels of `Width` lines: line p * Width + i at
-/// out[p * panel + l * Width + i]; the missing lines of the last panel are zeros. Line i has its element l at
-/// in.data[i * in.row + l * in.col], and one of row and col is 1.
+/// Elements that pack_abreast may write behind a panel: it copies whole packets.
 template <class T, int Width>
-void pack_panels(MatrixView<T> in, std::int64_t lines, std::int64_t k, T* out, std::int64_t panel) {
+inline constexpr std::int64_t kPanelSlack = ceil_div(Width, Packet<T>::kWidth) * Packet<T>::kWidth - Width;
+
+/// Copies k rows of `lines` consecutive elements, `row` apart, into panels of `Width` elements of each row:
+/// element p * Width + i of row l at out[p * panel + l * Width + i]; what is missing in the last panel is
+/// zeros. Panels are written in order of l, with kPanelSlack behind each.
+template <class T, int Width>
+void pack_abreast(const T* in, std::int64_t row, std::int64_t lines, std::int64_t k, T* out,
+                  std::int64_t panel) {
   const std::int64_t full = lines / Width;
-  if (in.col == 1 && in.row != 1) {
-    for (std::int64_t p = 0; p * Width < lines; ++p) {
-      pack_transposed<T, Width>(in.data + p * Width * in.row, in.row,
-                                std::min<std::int64_t>(Width, lines - p * Width), k, out + p * panel);
-    }
-    return;
-  }
+  constexpr std::int64_t kCopy = Width + kPanelSlack<T, Width>;
   // Eight rows at a time: few enough not to evict each other where their distance is a multiple of 4 KiB.
   constexpr std::int64_t kRows = 8;
   for (std::int64_t first = 0; first < k; first += kRows) {
     const std::int64_t last = std::min(first + kRows, k);
     for (std::int64_t p = 0; p < full; ++p) {
-      for (std::int64_t l = first; l < last; ++l)
-        std::memcpy(out + p * panel + l * Width, in.data + l * in.col + p * Width, Width * sizeof(T));
+      const bool whole = p * Width + kCopy <= lines;
+      for (std::int64_t l = first; l < last; ++l) {
+        const T* const from = in + l * row + p * Width;
+        T* const to = out + p * panel + l * Width;
+        prefetch<0>(from, kRows * row);
+        if (whole)
+          std::memcpy(to, from, kCopy * sizeof(T));
+        else
+          std::memcpy(to, from, Width * sizeof(T));
+      }
     }
     for (std::int64_t i = full * Width; i < ceil_div(lines, Width) * Width; ++i) {
       for (std::int64_t l = first; l < last; ++l)
-        out[full * panel + l * Width + i - full * Width] =
-            i < lines ? in.data[l * in.col + i * in.row] : T(0);
+        out[full * panel + l * Width + i - full * Width] = i < lines ? in[l * row + i] : T(0);
     }
   }
 }
@@ -179,11 +187,14 @@ std::size_t block_product_bytes(std::int64_t n, std::int64_t k) {
   return static_cast<std::size_t>(ceil_div(n, kBlockCols<T>) * kBlockCols<T> * k) * sizeof(T);
 }
 
-/// Columns of b[k, n] in panels of kBlockCols for block_product_packed; `out` holds block_product_bytes(n,
-/// k).
+/// Columns of b[k, n] in panels of kBlockCols for block_product_packed; one of b's row and col is 1. `out`
+/// holds block_product_bytes(n, k).
 template <class T>
 void pack_columns(MatrixView<T> b, std::int64_t n, std::int64_t k, T* out) {
-  pack_panels<T, static_cast<int>(kBlockCols<T>)>({b.data, b.col, b.row}, n, k, out, kBlockCols<T> * k);
+  constexpr std::int64_t kCols = kBlockCols<T>;
+  if (b.col == 1) return pack_abreast<T, static_cast<int>(kCols)>(b.data, b.row, n, k, out, kCols * k);
+  for (std::int64_t j = 0; j < n; j += kCols)
+    pack_transposed(b.data + j * b.col, b.col, std::min(kCols, n - j), k, out + j * k);
 }
 
 /// c[m, n] = or += a[m, k] b[k, n] with b packed by pack_columns; its panels lie `panel` elements apart.

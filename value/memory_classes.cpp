@@ -1,0 +1,236 @@
+#include "value/memory_classes.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "value/liveness.h"
+#include "value/ops/layout.h"
+#include "value/ops/loss.h"
+#include "value/ops/matmul.h"
+
+namespace graingrad {
+namespace {
+
+constexpr NodeId kNone = ~NodeId{0};
+
+// Copies nodes into a new graph, in the order that a pass asks for.
+class Copier {
+ public:
+  explicit Copier(const Graph& from)
+      : from_(from), to_(std::make_unique<Graph>()), now_(from.size(), kNone), moved_() {}
+
+  Graph& to() { return *to_; }
+  // Where a value of the old graph is.
+  OutputRef at(OutputRef old) const {
+    const auto it = moved_.find(old);
+    return it == moved_.end() ? OutputRef{now_[old.node], old.output} : it->second;
+  }
+  Value handle(OutputRef old) { return to_->handle(at(old)); }
+  void copy(NodeId id) {
+    copy(id, [this](OutputRef ref) { return at(ref); });
+  }
+  template <class F>
+  void copy(NodeId id, F&& input) {
+    now_[id] = copy_once_more(id, input);
+  }
+  // A copy beside the one that `at` knows.
+  template <class F>
+  NodeId copy_once_more(NodeId id, F&& input) {
+    inputs_.clear();
+    for (const OutputRef& ref : from_.inputs(id)) inputs_.push_back(input(ref));
+    return to_->copy_node(from_, id, inputs_);
+  }
+  void move(OutputRef old, Value now) { moved_[old] = to_->check(now); }
+  Rewritten finish(std::span<const OutputRef> outputs, NodeId backward_from) {
+    Rewritten result{std::move(to_), {}, backward_from};
+    for (const OutputRef& ref : outputs) result.outputs.push_back(at(ref));
+    return result;
+  }
+
+ private:
+  const Graph& from_;
+  std::unique_ptr<Graph> to_;
+  std::vector<NodeId> now_;
+  std::map<OutputRef, OutputRef> moved_;
+  std::vector<OutputRef> inputs_;
+};
+
+// The next component of a path; takes it away.
+std::string_view next_component(std::string_view& path) {
+  const std::size_t dot = path.find('.');
+  const std::string_view component = path.substr(0, dot);
+  path = dot == std::string_view::npos ? std::string_view() : path.substr(dot + 1);
+  return component;
+}
+
+// The leading part of `scope` that `pattern` matches.
+std::optional<std::string_view> region_of(std::string_view pattern, std::string_view scope) {
+  std::string_view rest = scope;
+  while (!pattern.empty()) {
+    if (rest.empty()) return std::nullopt;
+    const std::string_view wanted = next_component(pattern), given = next_component(rest);
+    if (wanted != "*" && wanted != given) return std::nullopt;
+  }
+  return scope.substr(0, scope.size() - rest.size() - (rest.empty() ? 0 : 1));
+}
+
+// Which forward nodes run again.
+class Regions {
+ public:
+  Regions(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
+          std::span<const MemoryRule> rules)
+      : again_(backward_from, false) {
+    std::vector<std::string_view> region(backward_from);
+    std::vector<bool> used(rules.size(), false);
+    for (NodeId id = 0; id < backward_from; ++id) {
+      for (std::size_t r = 0; r < rules.size(); ++r) {
+        const auto found = region_of(rules[r].scope, graph.scope_name(id));
+        if (!found) continue;
+        used[r] = true;
+        const bool can = !graph.op(id).leaf && graph.op(id).effect == Effect::none;
+        again_[id] = can && rules[r].kind == MemoryClass::recompute;
+        region[id] = *found;
+      }
+    }
+    for (std::size_t r = 0; r < rules.size(); ++r)
+      if (!used[r])
+        throw UsageError("no scope matches '" + rules[r].scope +
+                         "'; give leading components of module paths, such as h.* or h.*.mlp");
+    for (NodeId id = 0; id < backward_from; ++id)
+      for (const OutputRef& in : graph.inputs(id))
+        if (again_[in.node] && region[in.node] != region[id]) again_[in.node] = false;
+    for (const OutputRef& ref : outputs)
+      if (ref.node < backward_from) again_[ref.node] = false;
+  }
+  bool again(NodeId id) const { return id < again_.size() && again_[id]; }
+
+ private:
+  std::vector<bool> again_;
+};
+
+}  // namespace
+
+bool matches_scope(std::string_view pattern, std::string_view scope) {
+  return region_of(pattern, scope).has_value();
+}
+
+Rewritten recompute_scopes(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
+                           std::span<const MemoryRule> rules) {
+  for (const MemoryRule& rule : rules)
+    if (rule.kind == MemoryClass::regather)
+      throw UsageError("'" + rule.scope +
+                       "' cannot be regathered: no layout cuts it; keep it or recompute it");
+  backward_from = std::min(backward_from, static_cast<NodeId>(graph.size()));
+  const Regions regions(graph, outputs, backward_from, rules);
+  const std::vector<bool> live = live_nodes(graph, outputs, true);
+  Copier copier(graph);
+  for (NodeId id = 0; id < backward_from; ++id) copier.copy(id);
+  const auto backward = static_cast<NodeId>(copier.to().size());
+
+  std::vector<NodeId> second(backward_from, kNone);  // the node's second run
+  const auto now = [&](OutputRef ref) {
+    return regions.again(ref.node) ? OutputRef{second[ref.node], ref.output} : copier.at(ref);
+  };
+  std::vector<NodeId> open;
+  // Runs `id` again, and before it what it reads and nobody kept.
+  const auto run_again = [&](NodeId wanted) {
+    open.assign(1, wanted);
+    while (!open.empty()) {
+      const NodeId id = open.back();
+      const std::size_t before = open.size();
+      if (second[id] == kNone)
+        for (const OutputRef& in : graph.inputs(id))
+          if (regions.again(in.node) && second[in.node] == kNone) open.push_back(in.node);
+      if (open.size() > before) continue;
+      open.pop_back();
+      if (second[id] == kNone) second[id] = copier.copy_once_more(id, now);
+    }
+  };
+  for (NodeId id = backward_from; id < graph.size(); ++id) {
+    if (!live[id]) continue;
+    for (const OutputRef& in : graph.inputs(id))
+      if (regions.again(in.node)) run_again(in.node);
+    copier.copy(id, now);
+  }
+  return copier.finish(outputs, backward);
+}
+
+namespace {
+
+// What reads the gradient of the logits: dx = d w, and w's gradient d^T x as a sink.
+struct LogitReaders {
+  NodeId dx = kNone, dw = kNone;
+};
+
+// The readers of node `id`'s output, if they are these and no others.
+std::optional<LogitReaders> readers_of(const Graph& graph, const std::vector<bool>& live, NodeId id) {
+  LogitReaders readers;
+  for (NodeId reader = id + 1; reader < graph.size(); ++reader) {
+    const auto inputs = graph.inputs(reader);
+    if (!live[reader] ||
+        std::none_of(inputs.begin(), inputs.end(), [id](OutputRef in) { return in.node == id; }))
+      continue;
+    const auto& flags = graph.attributes(reader).integers;
+    const bool first = inputs[0].node == id && inputs[1].node != id;
+    if (first && &graph.op(reader) == &ops::matmul && flags == std::vector<std::int64_t>{0, 0} &&
+        readers.dx == kNone)
+      readers.dx = reader;
+    else if (first && &graph.op(reader) == &ops::matmul_into && flags == std::vector<std::int64_t>{1, 0} &&
+             readers.dw == kNone)
+      readers.dw = reader;
+    else
+      return std::nullopt;
+  }
+  return readers;
+}
+
+}  // namespace
+
+Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
+                           std::int64_t rows) {
+  if (rows < 1) throw UsageError("recompute_logits: at least one row at a time");
+  const std::vector<bool> live = live_nodes(graph, outputs, true);
+  Copier copier(graph);
+  NodeId backward = kNone;
+  std::vector<bool> done(graph.size(), false);
+  for (NodeId id = 0; id < graph.size(); ++id) {
+    if (id == backward_from) backward = static_cast<NodeId>(copier.to().size());
+    if (done[id] || (!live[id] && id >= backward_from)) continue;
+    const auto inputs = graph.inputs(id);
+    std::optional<LogitReaders> readers;
+    if (&graph.op(id) == &ops::softmax_stats_gradient && id >= backward_from &&
+        inputs[0].node < backward_from && &graph.op(inputs[0].node) == &ops::softmax_stats)
+      readers = readers_of(graph, live, id);
+    if (!readers) {
+      copier.copy(id);
+      continue;
+    }
+    const auto head = graph.inputs(inputs[0].node);
+    const Value x = copier.handle(head[0]), w = copier.handle(head[1]);
+    const std::int64_t n = x.shape()[0];
+    const auto scope = copier.to().scope(graph.scope_name(id));
+    std::vector<Value> dx;
+    for (std::int64_t first = 0; first < n; first += rows) {
+      const std::int64_t last = std::min(n, first + rows);
+      const auto part = [&](OutputRef old) { return slice(copier.handle(old), 0, first, last); };
+      const Value x_part = slice(x, 0, first, last);
+      const Value d = copier.to().record(
+          ops::softmax_stats_gradient,
+          {linear(x_part, w), part(inputs[1]), part(inputs[2]), part(inputs[3]), part(inputs[4])},
+          graph.attributes(id));
+      if (readers->dx != kNone) dx.push_back(matmul(d, w));
+      if (readers->dw != kNone)
+        copier.to().accumulate(graph.attributes(readers->dw).name, matmul(d, x_part, true, false));
+    }
+    if (readers->dx != kNone) {
+      copier.move({readers->dx, 0}, concat(dx, 0));
+      done[readers->dx] = true;
+    }
+    if (readers->dw != kNone) done[readers->dw] = true;
+  }
+  if (backward == kNone) backward = static_cast<NodeId>(copier.to().size());
+  return copier.finish(outputs, backward);
+}
+
+}  // namespace graingrad

@@ -1,0 +1,75 @@
+// Trace: when each thread did what, for a step that somebody wants to look at.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "value/program.h"
+
+namespace graingrad {
+
+/// Nanoseconds of the steady clock: one time base for all threads and processes of a machine.
+inline std::int64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+/// One span of time on a lane.
+struct TraceEvent {
+  enum class Kind : std::uint8_t {
+    node,      ///< tiles of instruction `index` of `program`
+    wait,      ///< waiting for the other threads to finish that instruction
+    load,      ///< the host writes micro-batch `index`
+    exchange,  ///< bucket `index` of the gradient block is summed over the ranks, beside other work
+    finish,    ///< nothing is left to compute: waiting for, and moving, the rest of the exchange
+    combine,   ///< one gradient block is added to another
+    decide     ///< the host looks at the numbers
+  };
+  Kind kind = Kind::node;
+  const Program* program = nullptr;
+  std::int64_t index = 0;
+  std::int64_t begin = 0, end = 0;  ///< ns, see now_ns
+};
+
+/// A lane of events for each thread, and one for the exchange. Lanes are written by one thread each, without
+/// locks; what does not fit is counted and dropped.
+class Trace {
+ public:
+  /// Takes all its memory now.
+  Trace(int lanes, std::size_t events_a_lane) : lanes_(static_cast<std::size_t>(lanes)) {
+    for (Lane& lane : lanes_) lane.events.reserve(events_a_lane);
+  }
+
+  void add(int lane, const TraceEvent& event) {
+    Lane& l = lanes_[static_cast<std::size_t>(lane)];
+    if (l.events.size() < l.events.capacity())
+      l.events.push_back(event);
+    else
+      ++l.dropped;
+  }
+  void clear() {
+    for (Lane& lane : lanes_) {
+      lane.events.clear();
+      lane.dropped = 0;
+    }
+  }
+  int lanes() const { return static_cast<int>(lanes_.size()); }
+  std::span<const TraceEvent> lane(int i) const { return lanes_[static_cast<std::size_t>(i)].events; }
+  std::int64_t dropped() const {
+    std::int64_t sum = 0;
+    for (const Lane& lane : lanes_) sum += lane.dropped;
+    return sum;
+  }
+
+ private:
+  struct alignas(64) Lane {
+    std::vector<TraceEvent> events;
+    std::int64_t dropped = 0;
+  };
+  std::vector<Lane> lanes_;
+};
+
+}  // namespace graingrad
