@@ -1,8 +1,11 @@
 // Everything that is not a matrix product: rates in GB/s of operands and results, attention in GFLOP/s.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <functional>
 
+#include "nn/gpt.h"
+#include "nn/optimizer.h"
 #include "value/compile.h"
 #include "value/gradient.h"
 #include "value/ops/attention.h"
@@ -136,5 +139,31 @@ BENCHMARK(attention_block)
     ->ArgsProduct({{256, 1024}, {0, 1}, {1, 2}, {0, 10}})
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
+
+// One step of AdamW over a GPT of 25 million parameters, far larger than any cache: 28 bytes an element.
+void adamw_step(benchmark::State& state) {
+  const nn::Gpt model({.layers = 8, .width = 512, .tied = true, .kind = nn::Layers::gpt});
+  ParameterStore store(DType::f32);
+  for (const ParameterDescription& p : model.parameters()) store.add(p);
+  for (const std::string_view name : {nn::kLearningRate, nn::kGradientScale})
+    store.add_register(name, DType::f32);
+  Graph graph;
+  nn::record_adamw(graph, store);
+  const Program program = compile(graph, {}, &store, cpu_backend());
+  store.allocate(1);
+  std::fill_n(store.values(), store.parameter_bytes(), std::byte{0x3C});
+  std::fill_n(store.gradients(0), store.gradient_bytes(), std::byte{0x3C});
+  Workspace workspace({&program}, store, {static_cast<int>(state.range(0)), cpu::Schedule::fixed});
+  for (const std::string_view name :
+       {nn::kLearningRate, nn::kGradientScale, nn::kAdamWCorrection1, nn::kAdamWCorrection2})
+    workspace.set_register(name, 1e-3);
+  for (auto _ : state) workspace.run(program, Phase::forward);
+  const auto elements = static_cast<double>(store.parameter_elements());
+  state.counters["GB/s"] =
+      benchmark::Counter(28e-9 * elements, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["time/element"] = benchmark::Counter(
+      elements, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+BENCHMARK(adamw_step)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
