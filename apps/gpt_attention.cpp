@@ -17,23 +17,33 @@
 namespace graingrad::apps {
 namespace {
 
-// The shapes of one layer, node by node, beside the names that lectures on attention give them.
+// What a node of a layer is, in the words of lectures on transformers.
+std::string_view meaning(std::string_view scope, std::string_view op) {
+  const bool adds = op == "add";
+  if (scope.ends_with("attn.c_attn"))
+    return adds ? "+ bias" : "Q, K, V head by head: Partition_1 is a matter of columns, nothing is copied";
+  if (op == "attention")
+    return "Score, softmax, Z_i, Merge_1 (a score block of 64 x 64 at a time; T x T never lies in memory)";
+  if (scope.ends_with("attn.c_proj")) return adds ? "+ bias" : "Out";
+  if (scope.ends_with("ln_1") || scope.ends_with("ln_2")) return "each row normalised, scaled, shifted";
+  if (scope.ends_with("mlp.c_fc")) return adds ? "+ bias" : "A";
+  if (scope.ends_with("mlp.c_proj")) return adds ? "+ bias" : "back to the width";
+  if (scope.ends_with("mlp") && op != "dropout") return "the activation of A";
+  if (op == "dropout") return "dropout";
+  return "x' = x + branch";
+}
+
+// The shapes of one layer, node by node.
 void print_shapes(const Output& out, const Program& program) {
   out.say("shapes of layer 0, forward:");
   out.say("  {:<16} {:<13} {:<24} {}", "scope", "op", "result", "what it is");
   for (std::size_t i = 0; i < program.backward_from; ++i) {
     const Instruction& instruction = program.instructions[i];
     const std::string& scope = program.scopes[instruction.scope];
-    if (instruction.op == nullptr || !scope.starts_with("h.0")) continue;
-    const bool projects_in = scope.ends_with("c_attn"), projects_out = scope.ends_with("c_proj");
-    const std::string_view what =
-        instruction.op->name == "attention"
-            ? "Score, softmax, Z_i, Merge_1 (a score block of 64 x 64 at a time; T x T never lies in memory)"
-        : projects_in  ? "Q, K, V head by head: Partition_1 is a matter of columns, nothing is copied"
-        : projects_out ? "Out"
-                       : "x + Out";
+    if (instruction.op == nullptr || !(scope + ".").starts_with("h.0.")) continue;
     out.say("  {:<16} {:<13} {:<24} {}", scope, instruction.op->name,
-            program.specs[instruction.first_operand + instruction.inputs].to_string(), what);
+            program.specs[instruction.first_operand + instruction.inputs].to_string(),
+            meaning(scope, instruction.op->name));
   }
 }
 
