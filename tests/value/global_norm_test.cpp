@@ -72,6 +72,18 @@ double definition(const ParameterStore& store) {
   return std::sqrt(total);
 }
 
+// The sum of all squares, left to right, in long double.
+double plain_norm(const ParameterStore& store) {
+  long double total = 0;
+  visit_floating(store.dtype(), [&](auto zero) {
+    for (const ParameterDescription& p : store.parameters())
+      if (p.trainable)
+        for (const auto g : store.gradient_of<decltype(zero)>(p.name))
+          total += static_cast<long double>(g) * static_cast<long double>(g);
+  });
+  return static_cast<double>(std::sqrt(total));
+}
+
 TEST(GlobalNorm, IsItsDefinitionOnAnyTeam) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     const ParameterStore store = filled(dtype);
@@ -79,6 +91,7 @@ TEST(GlobalNorm, IsItsDefinitionOnAnyTeam) {
     GlobalNorm norm(store);
     for (const int threads : {1, 2, 3}) EXPECT_EQ(norm(0, {threads, cpu::Schedule::dynamic}), expected);
     EXPECT_GT(expected, 100);
+    EXPECT_NEAR(expected, plain_norm(store), 1e-12 * expected) << "the definition is not a norm";
   }
 }
 
