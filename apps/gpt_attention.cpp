@@ -9,6 +9,7 @@
 #include "apps/support/corpus.h"
 #include "apps/support/machine.h"
 #include "apps/support/run.h"
+#include "apps/support/seeing.h"
 #include "nn/gpt.h"
 #include "nn/init.h"
 #include "nn/optimizer.h"
@@ -21,6 +22,7 @@ namespace {
 
 struct Options {
   TrainingFlags common;
+  SeeingFlags seeing;
   std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
   std::int64_t micro_batch = 1, global_batch = 12, steps = 20;
   double lr = 0.1;
@@ -43,6 +45,7 @@ struct Options {
     cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
     cli.choice("--overlap", overlap, "start the tree exchange while the last backward runs", {"on", "off"});
     common.declare(cli);
+    seeing.declare(cli);
   }
 };
 
@@ -64,7 +67,8 @@ nn::GptConfig config_of(const Options& o) {
   return config;
 }
 
-Program compile_micro_batch(const nn::Gpt& model, const ParameterStore& store, std::int64_t rows) {
+Program compile_micro_batch(const nn::Gpt& model, const ParameterStore& store, std::int64_t rows,
+                            const SeeingFlags& seeing, bool speaks) {
   Graph graph;
   const Value tokens = graph.input("tokens", {DType::i32, {rows}});
   const Value targets = graph.input("targets", {DType::i32, {rows}});
@@ -75,17 +79,19 @@ Program compile_micro_batch(const nn::Gpt& model, const ParameterStore& store, s
   std::vector<Value> parameters;
   for (const ParameterDescription& p : model.parameters()) parameters.push_back(graph.parameter(p));
   accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), parameters);
+  show_graph(seeing, graph, options.backward_from, speaks);
   return compile(graph, {}, &store, cpu_backend(), options);
 }
 
 // A run before it trains: model, programs, store and training.
 struct Setup {
-  Setup(const Options& o, const parallel::Mesh& mesh) : model(config_of(o)), store(model.config().dtype) {
+  Setup(const Options& o, const parallel::Mesh& mesh, bool speaks)
+      : model(config_of(o)), store(model.config().dtype) {
     for (const ParameterDescription& p : model.parameters()) store.add(p);
     store.add_sum("loss");
     store.add_register("inverse_count", store.dtype());
     store.add_register(nn::kLearningRate, store.dtype());
-    program = compile_micro_batch(model, store, o.micro_batch * o.sequence);
+    program = compile_micro_batch(model, store, o.micro_batch * o.sequence, o.seeing, speaks);
     Graph graph;
     nn::record_sgd(graph, store.parameters());
     update = compile(graph, {}, &store, cpu_backend());
@@ -129,7 +135,7 @@ void print_shapes(const Output& out, const Program& program) {
 }
 
 int dry_run(const Options& o, const Output& out) {
-  Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)));
+  Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)), out.speaks());
   setup.training->team.threads = static_cast<int>(std::max<std::int64_t>(1, o.common.threads));
   const auto [rank, plan] = fullest_rank(*setup.training);
   const Training& training = *setup.training;
@@ -145,6 +151,7 @@ int dry_run(const Options& o, const Output& out) {
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   out.say("fullest rank: {}", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
+  show_plan(o.seeing, setup.program, out);
   const std::int64_t available = available_memory_bytes();
   out.say("one such rank {} this machine's memory ({} bytes left)",
           plan.peak <= available ? "fits into" : "does not fit into", available);
@@ -162,7 +169,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
   const ByteCorpus corpus(o.data.empty() ? default_corpus_path() : o.data, o.sequence, o.vocab, seed);
   const parallel::Mesh mesh(world.size());
   parallel::check_runnable(mesh, world.size());
-  Setup setup(o, mesh);
+  Setup setup(o, mesh, out.speaks());
   Training& training = *setup.training;
   training.team.threads = placement.threads;
   const PlanBytes plan = plan_bytes(training, world.rank());
@@ -170,6 +177,8 @@ int train(Job& job, const Options& o, const Cli& cli) {
   out.say("{} parameters; data {} ({} bytes)", setup.store.parameter_elements(), corpus.path(),
           corpus.bytes());
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
+  show_plan(o.seeing, setup.program, out);
+  Seeing seeing(o.seeing, training, world, o.steps, out);
 
   Trainer trainer(
       training, world,
@@ -191,8 +200,10 @@ int train(Job& job, const Options& o, const Cli& cli) {
   if (job.speaks() && !o.common.metrics.empty())
     metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
   const RunOptions run{.steps = o.steps, .units = tokens_per_step(o), .lr = o.lr, .step_name = "step"};
+  seeing.begin(trainer);
   const RunLog log = run_steps(job, trainer, metrics, run, [&](std::int64_t step, double loss, double rate) {
     out.say("step {:>5}  loss {:.6f}  {:>9.0f} tokens/s", step, loss, rate);
+    seeing.after(trainer, step);
   });
 
   job.enter("report");
@@ -217,6 +228,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
   for (const std::int64_t count : record.work_per_thread) tiles += " " + std::to_string(count);
   out.say("tiles by thread:{}", tiles);
   out.say("{}", record.hash);
+  seeing.report();
   out.final_record(json);
   return 0;
 }
@@ -233,6 +245,7 @@ int main(int argc, char** argv) {
              "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
+    options.seeing.check(options.steps, options.common.dry_run);
     if (options.common.dry_run) return dry_run(options, Output(options.common.json, job.speaks()));
     return train(job, options, cli);
   });
