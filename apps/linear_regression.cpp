@@ -143,12 +143,12 @@ int train(Job& job, const Options& o, const Cli& cli) {
                   });
   nn::initialize(setup.store, seed);
   trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.samples));
-  trainer.set_register(nn::kLearningRate, o.lr);
 
   MetricsFile metrics(job.speaks() ? o.common.metrics : "");
   if (job.speaks() && !o.common.metrics.empty())
     metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
-  const RunOptions run{.steps = o.epochs, .units = o.samples, .lr = o.lr, .step_name = "epoch"};
+  const RunOptions run{
+      .steps = o.epochs, .units = o.samples, .lr = [&](std::int64_t) { return o.lr; }, .step_name = "epoch"};
   const RunLog log = run_steps(job, trainer, metrics, run, [](std::int64_t, double, double) {});
 
   job.enter("report");

@@ -8,6 +8,7 @@
 #include "value/gradient.h"
 #include "value/graph.h"
 #include "value/ops/layout.h"
+#include "value/ops/leaf.h"
 #include "value/workspace.h"
 
 namespace graingrad {
@@ -57,6 +58,9 @@ CheckResult gradcheck(const CheckedFunction& f, std::span<const CheckInput> inpu
   const std::vector<Value> recorded = gradient(std::span(&y, 1), std::span(&cotangent, 1), x);
 
   ParameterStore store(DType::f64);
+  for (NodeId id = 0; id < graph.size(); ++id)
+    if (&graph.op(id) == &ops::register_value)
+      store.add_register(graph.attributes(id).name, graph.spec({id, 0}).dtype);
   const Program forward = compile(graph, std::span(&y, 1), &store, cpu_backend());
   const Program both = compile(graph, recorded, &store, cpu_backend());
   Workspace workspace({&forward, &both}, store, {});

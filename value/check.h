@@ -13,6 +13,7 @@ namespace graingrad {
 
 /// A function to check: records its result, of any shape, from f64 inputs. What else it needs (ids, masks) it
 /// records as `Graph::tensor` of `x[0].graph()`. It is called more than once and records the same each time.
+/// Registers that it reads are 0.
 using CheckedFunction = std::function<Value(std::span<const Value> x)>;
 
 /// One f64 input: `shape.size()` distinct numbers spread evenly over (low, high) in a fixed shuffled order.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "value/liveness.h"
 #include "value/ops/layout.h"
@@ -41,6 +42,13 @@ class Copier {
     for (const OutputRef& ref : from_.inputs(id)) inputs_.push_back(input(ref));
     return to_->copy_node(from_, id, inputs_);
   }
+  // The same node with other attributes.
+  void copy(NodeId id, Attributes attributes) {
+    inputs_of_.clear();
+    for (const OutputRef& ref : from_.inputs(id)) inputs_of_.push_back(handle(ref));
+    const auto scope = to_->scope(from_.scope_name(id));
+    now_[id] = to_->record(from_.op(id), inputs_of_, std::move(attributes)).node();
+  }
   void move(OutputRef old, Value now) { moved_[old] = to_->check(now); }
   Rewritten finish(std::span<const OutputRef> outputs, NodeId backward_from) {
     Rewritten result{std::move(to_), {}, backward_from};
@@ -54,6 +62,7 @@ class Copier {
   std::vector<NodeId> now_;
   std::map<OutputRef, OutputRef> moved_;
   std::vector<OutputRef> inputs_;
+  std::vector<Value> inputs_of_;
 };
 
 // The next component of a path; takes it away.
@@ -191,21 +200,36 @@ Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> output
                            std::int64_t rows) {
   if (rows < 1) throw UsageError("recompute_logits: at least one row at a time");
   const std::vector<bool> live = live_nodes(graph, outputs, true);
+  // Gradients of logits that can be made from fewer rows at a time, and the statistics that they belong to.
+  std::map<NodeId, LogitReaders> readers;
+  std::set<NodeId> heads;
+  for (NodeId id = backward_from; id < graph.size(); ++id) {
+    if (!live[id] || &graph.op(id) != &ops::softmax_stats_gradient) continue;
+    const NodeId head = graph.inputs(id)[0].node;
+    if (head >= backward_from || &graph.op(head) != &ops::softmax_stats) continue;
+    if (const auto found = readers_of(graph, live, id)) {
+      readers.emplace(id, *found);
+      heads.insert(head);
+    }
+  }
+
   Copier copier(graph);
   NodeId backward = kNone;
-  std::vector<bool> done(graph.size(), false);
+  std::set<NodeId> done;
   for (NodeId id = 0; id < graph.size(); ++id) {
     if (id == backward_from) backward = static_cast<NodeId>(copier.to().size());
-    if (done[id] || (!live[id] && id >= backward_from)) continue;
-    const auto inputs = graph.inputs(id);
-    std::optional<LogitReaders> readers;
-    if (&graph.op(id) == &ops::softmax_stats_gradient && id >= backward_from &&
-        inputs[0].node < backward_from && &graph.op(inputs[0].node) == &ops::softmax_stats)
-      readers = readers_of(graph, live, id);
-    if (!readers) {
+    if (done.contains(id) || (!live[id] && id >= backward_from)) continue;
+    if (heads.contains(id)) {
+      copier.copy(id,
+                  Attributes{.integers = {graph.attributes(id).integers[0], rows}, .reals = {}, .name = {}});
+      continue;
+    }
+    const auto found = readers.find(id);
+    if (found == readers.end()) {
       copier.copy(id);
       continue;
     }
+    const auto inputs = graph.inputs(id);
     const auto head = graph.inputs(inputs[0].node);
     const Value x = copier.handle(head[0]), w = copier.handle(head[1]);
     const std::int64_t n = x.shape()[0];
@@ -219,15 +243,15 @@ Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> output
           ops::softmax_stats_gradient,
           {linear(x_part, w), part(inputs[1]), part(inputs[2]), part(inputs[3]), part(inputs[4])},
           graph.attributes(id));
-      if (readers->dx != kNone) dx.push_back(matmul(d, w));
-      if (readers->dw != kNone)
-        copier.to().accumulate(graph.attributes(readers->dw).name, matmul(d, x_part, true, false));
+      if (found->second.dx != kNone) dx.push_back(matmul(d, w));
+      if (found->second.dw != kNone)
+        copier.to().accumulate(graph.attributes(found->second.dw).name, matmul(d, x_part, true, false));
     }
-    if (readers->dx != kNone) {
-      copier.move({readers->dx, 0}, concat(dx, 0));
-      done[readers->dx] = true;
+    if (found->second.dx != kNone) {
+      copier.move({found->second.dx, 0}, concat(dx, 0));
+      done.insert(found->second.dx);
     }
-    if (readers->dw != kNone) done[readers->dw] = true;
+    if (found->second.dw != kNone) done.insert(found->second.dw);
   }
   if (backward == kNone) backward = static_cast<NodeId>(copier.to().size());
   return copier.finish(outputs, backward);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "apps/support/machine.h"
+#include "nn/optimizer.h"
 
 namespace graingrad::apps {
 
@@ -15,6 +16,9 @@ RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOpti
   const auto units = static_cast<double>(options.units);
   for (std::int64_t step = 1; step <= options.steps; ++step) {
     job.enter(fmt::format("{} {}", options.step_name, step));
+    const double lr = options.lr(step - 1);
+    trainer.set_register(nn::kLearningRate, lr);
+    options.before(step - 1);
     const auto start = std::chrono::steady_clock::now();
     const PhaseSeconds seconds = trainer.step();
     log.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -23,8 +27,8 @@ RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOpti
     metrics.write(to_json(StepRecord{.step = step,
                                      .tokens = step * options.units,
                                      .loss = log.losses.back(),
-                                     .lr = options.lr,
-                                     .grad_norm = std::nullopt,
+                                     .lr = lr,
+                                     .grad_norm = trainer.grad_norm(),
                                      .skipped = false,
                                      .seconds = seconds}));
     after(step, log.losses.back(), units / log.seconds.back());

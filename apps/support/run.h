@@ -22,7 +22,10 @@ struct RunOptions {
   std::int64_t steps = 1;
   std::int64_t units =
       1;  ///< tokens, or samples, of one step over all ranks: what losses and rates are divided by
-  double lr = 0;
+  /// The learning rate of step 0, 1, ..., which the register nn::kLearningRate takes.
+  std::function<double(std::int64_t)> lr;
+  /// What else the host sets before step 0, 1, ...
+  std::function<void(std::int64_t)> before = [](std::int64_t) {};
   std::string step_name = "step";
 };
 

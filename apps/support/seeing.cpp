@@ -61,8 +61,7 @@ void show_plan(const SeeingFlags& flags, const Program& program, const Output& o
   for (const std::string& line : describe_buffers(program)) out.say("{}", line);
 }
 
-void show_graph(const SeeingFlags& flags, const Graph& graph, NodeId backward_from, bool speaks) {
-  if (!speaks || flags.draw.empty()) return;
+void show_graph(const SeeingFlags& flags, const Graph& graph, NodeId backward_from) {
   TextFile file(flags.draw, "--draw");
   file.write(draw(graph, {.fold = static_cast<int>(flags.fold), .backward_from = backward_from}));
   file.close();

@@ -27,10 +27,10 @@ struct SeeingFlags {
   void check(std::int64_t steps, bool dry_run) const;
 };
 
-/// Writes --plan-svg and --draw and prints --plan, of a program and the graph that it was compiled from,
-/// where this rank speaks. Nodes of `graph` from `backward_from` on are its backward phase. Throws IoError.
+/// Writes --plan-svg and prints --plan, where this rank speaks. Throws IoError.
 void show_plan(const SeeingFlags& flags, const Program& program, const Output& out);
-void show_graph(const SeeingFlags& flags, const Graph& graph, NodeId backward_from, bool speaks);
+/// Writes --draw; nodes from `backward_from` on are the backward phase. Throws IoError.
+void show_graph(const SeeingFlags& flags, const Graph& graph, NodeId backward_from);
 
 /// The trace and the profile of a run. Where neither is asked for it does nothing and costs nothing.
 class Seeing {

@@ -1,7 +1,6 @@
 #include "apps/support/text.h"
 
 #include <algorithm>
-#include <vector>
 
 namespace graingrad::apps {
 
@@ -12,6 +11,16 @@ std::string join(std::span<const std::string> items, std::string_view separator)
     text += item;
   }
   return text;
+}
+
+std::vector<std::string> split(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    if (end > 0) parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
 }
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {

@@ -5,11 +5,15 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace graingrad::apps {
 
 /// The items with `separator` between them.
 std::string join(std::span<const std::string> items, std::string_view separator);
+
+/// The parts of `text` between separators; empty ones are left out.
+std::vector<std::string> split(std::string_view text, char separator);
 
 /// Levenshtein distance: the fewest insertions, deletions and replacements of one character that turn `a`
 /// into `b`.

@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "apps/support/weight_hash.h"
+#include "nn/optimizer.h"
 #include "value/compile.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
@@ -26,13 +27,13 @@ std::vector<const Program*> all_programs(const Training& training) {
 }
 
 // Smaller buckets start earlier, larger ones cost fewer messages.
-constexpr std::int64_t kBucketBytes = 1 << 20;
+constexpr std::int64_t kBucketBytes = 256 << 10;
+
+}  // namespace
 
 std::string mebibytes(std::int64_t bytes) {
   return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
 }
-
-}  // namespace
 
 parallel::ReductionSpec reduction_spec(const Training& training) {
   parallel::ReductionSpec spec;
@@ -142,20 +143,26 @@ std::vector<std::string> describe_plan(const Training& training, const PlanBytes
   return lines;
 }
 
-void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
-  const std::int64_t needed = plan.peak * ranks_here;
-  if (needed <= available) return;
+std::string memory_need(const PlanBytes& plan, int ranks) {
+  return fmt::format(
+      "{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
+      "communication {})",
+      ranks, mebibytes(plan.peak * ranks), mebibytes(plan.parameters), mebibytes(plan.gradients),
+      mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication));
+}
+
+std::string memory_advice(const Training& training, const PlanBytes& plan) {
   std::string advice = "use a smaller --micro-batch, --sequence or model";
   if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
     advice =
         fmt::format("--grains {} would save {} a rank, or ", less.grains, mebibytes(less.saved)) + advice;
-  throw LayoutError(
-      fmt::format("{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
-                  "communication {}), the machine "
-                  "has {} left; {}",
-                  ranks_here, mebibytes(needed), mebibytes(plan.parameters), mebibytes(plan.gradients),
-                  mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication),
-                  mebibytes(available), advice));
+  return advice;
+}
+
+void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
+  if (plan.peak * ranks_here <= available) return;
+  throw LayoutError(fmt::format("{}, the machine has {} left; {}", memory_need(plan, ranks_here),
+                                mebibytes(available), memory_advice(training, plan)));
 }
 
 Trainer::Trainer(const Training& training, parallel::Communicator& communicator, Load load)
@@ -169,6 +176,7 @@ Trainer::Trainer(const Training& training, parallel::Communicator& communicator,
     workspaces_.push_back(std::make_unique<Workspace>(all_programs(training), store, training.team));
     workspaces.push_back(workspaces_.back().get());
   }
+  if (training.clip > 0) norm_.emplace(store);
   reduction_ = parallel::make_reduction(reduction_spec(training), communicator);
   work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
   for (const int block : plan_.blocks) pieces_.push_back(store.gradients(block));
@@ -262,7 +270,13 @@ void Trainer::decide() {
     return static_cast<double>(*reinterpret_cast<const decltype(zero)*>(store.gradients(0) + loss.offset));
   });
   if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
-  if (!all_finite(store, 0))
+  if (norm_) {
+    grad_norm_ = (*norm_)(0, training_.team);
+    // The epsilon that the field's clipping has; a norm of zero stays zero.
+    set_register(nn::kGradientScale, std::min(1.0, training_.clip / (*grad_norm_ + 1e-6)));
+  }
+  // A finite norm says that every element is finite.
+  if (norm_ ? !std::isfinite(*grad_norm_) : !all_finite(store, 0))
     throw DivergenceError("the gradient of '" + first_not_finite(store, 0) +
                           "' is not finite; use a smaller --lr");
 }

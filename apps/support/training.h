@@ -15,6 +15,7 @@
 #include "parallel/mesh.h"
 #include "parallel/reduction.h"
 #include "parallel/step_plan.h"
+#include "value/global_norm.h"
 #include "value/step.h"
 
 namespace graingrad::apps {
@@ -45,6 +46,8 @@ struct Training {
   parallel::StepShape shape = {};
   parallel::ReductionKind reduce = parallel::ReductionKind::tree;
   bool split_wait = true;
+  /// The largest norm that a gradient may have before the update scales it; 0: any, and no norm is computed.
+  double clip = 0;
   /// Parts of the gradient block whose sums over ranks begin during the last backward; empty: none does.
   std::vector<GradientBucket> buckets = {};
   /// Threads inside each worker's kernels.
@@ -68,6 +71,11 @@ PlanBytes plan_bytes(const Training& training, int rank);
 std::pair<int, PlanBytes> fullest_rank(const Training& training);
 /// The plan as a table, with what smaller --grains would save; one line an entry.
 std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan);
+/// "2 rank(s) need 3.00 MiB (each: parameters ...)", and what would need less.
+std::string memory_need(const PlanBytes& plan, int ranks);
+std::string memory_advice(const Training& training, const PlanBytes& plan);
+/// "12.00 MiB".
+std::string mebibytes(std::int64_t bytes);
 /// Throws LayoutError with the plan and the cheapest changes where `ranks_here` ranks of these bytes do not
 /// fit into the memory that the machine has left.
 void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available);
@@ -78,11 +86,14 @@ class Trainer {
   /// Fills a program's inputs for one micro-batch of the global batch of step `step` (0 is the first).
   using Load = std::function<void(Workspace&, const Program&, std::int64_t step, std::int64_t micro_batch)>;
 
-  /// Takes all memory of the run. The store must declare the sum "loss".
+  /// Takes all memory of the run. The store must declare the sum "loss" and, to clip, the register
+  /// nn::kGradientScale, which stays 1 where nothing is clipped.
   Trainer(const Training& training, parallel::Communicator& communicator, Load load);
 
   /// Sets a register in every workspace.
   void set_register(std::string_view name, double number);
+  /// The norm of the last step's gradient before it was clipped; none where it was not computed.
+  std::optional<double> grad_norm() const { return grad_norm_; }
   /// One optimizer step. Throws DivergenceError naming the first bad tensor before anything is updated.
   PhaseSeconds step();
   /// Steps from now on write to `trace`, which has a lane for each thread and one for the exchange; null:
@@ -114,6 +125,8 @@ class Trainer {
   AlignedBuffer work_;
   std::vector<void*> pieces_;
   std::optional<Step> step_;
+  std::optional<GlobalNorm> norm_;
+  std::optional<double> grad_norm_;
   double loss_sum_ = 0;
   std::int64_t steps_ = 0;
   Trace* trace_ = nullptr;

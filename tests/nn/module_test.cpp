@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "nn/gpt.h"
+#include "value/pattern.h"
 
 namespace graingrad::nn {
 namespace {
@@ -100,6 +101,66 @@ TEST(Gpt, RecordsScopesThatNameItsModules) {
     if (scopes.empty() || scopes.back() != graph.scope_name(id)) scopes.push_back(graph.scope_name(id));
   for (const char* scope : {"wte", "wpe", "h.0.attn", "h.0.attn.c_attn", "h.1.attn.c_proj", "head"})
     EXPECT_THAT(scopes, testing::Contains(scope));
+}
+
+TEST(Gpt, NamesEveryPartOfABlock) {
+  GptConfig config{.layers = 1, .heads = 2, .width = 8, .sequence = 4, .vocab = 16, .tied = false};
+  std::vector<std::string> names{"wte.weight", "wpe.weight"};
+  for (const char* part : {"ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"})
+    for (const char* kind : {".weight", ".bias"}) names.push_back(std::string("h.0.") + part + kind);
+  config.kind = Layers::block;
+  names.push_back("lm_head.weight");
+  EXPECT_EQ(names_of(Gpt(config)), names);
+  config.kind = Layers::gpt;
+  names.pop_back();
+  names.insert(names.end(), {"ln_f.weight", "ln_f.bias", "lm_head.weight"});
+  EXPECT_EQ(names_of(Gpt(config)), names);
+}
+
+TEST(Gpt, StartsAsGpt2Does) {
+  const Gpt model(GptConfig{
+      .layers = 8, .heads = 2, .width = 8, .sequence = 4, .vocab = 16, .tied = false, .kind = Layers::gpt});
+  for (const ParameterDescription& p : model.parameters()) {
+    const bool norm = p.name.find("ln_") != std::string::npos, projection = p.name.ends_with("c_proj.weight");
+    if (p.name.ends_with(".bias")) {
+      EXPECT_EQ(p.init.kind, Initializer::Kind::zeros) << p.name;
+    } else if (norm) {
+      EXPECT_EQ(p.init.kind, Initializer::Kind::ones) << p.name;
+    } else {
+      EXPECT_EQ(p.init.kind, Initializer::Kind::normal) << p.name;
+      EXPECT_EQ(p.init.scale, projection ? 0.02 / 4 : 0.02) << p.name;
+    }
+  }
+}
+
+TEST(Gpt, FreezesByPattern) {
+  const GptConfig config{.layers = 12, .kind = Layers::gpt, .frozen = {"h.1.*", "*.ln_2.bias", "wpe.weight"}};
+  const Gpt model(config);
+  Graph graph;
+  std::size_t trainable = 0;
+  for (const ParameterDescription& p : model.parameters()) {
+    const bool frozen =
+        p.name.starts_with("h.1.") || p.name.ends_with(".ln_2.bias") || p.name == "wpe.weight";
+    EXPECT_EQ(p.trainable, !frozen) << p.name;
+    if (p.trainable) ++trainable;
+  }
+  EXPECT_EQ(model.trainable_leaves(graph).size(), trainable);
+  model.loss(graph.input("tokens", {DType::i32, {256}}), graph.input("targets", {DType::i32, {256}}));
+  for (const ParameterDescription& p : graph.parameters())
+    if (p.name == "wpe.weight" || p.name == "h.1.mlp.c_fc.weight") {
+      EXPECT_FALSE(p.trainable) << "leaves know it, too";
+    }
+}
+
+TEST(Pattern, StarsStandForAnyRun) {
+  for (const char* pattern : {"h.0.attn.c_attn.weight", "*", "h.*", "*.weight", "h.*.c_attn.*", "h.0.*weight",
+                              "**", "*h.0.attn.c_attn.weight*", "*a*a*t"})
+    EXPECT_TRUE(matches(pattern, "h.0.attn.c_attn.weight")) << pattern;
+  for (const char* pattern :
+       {"", "h", "h.0", "*.bias", "h.*.c_proj.*", "h.0.attn.c_attn.weight.*", "attn*", "*a*a*a*t"})
+    EXPECT_FALSE(matches(pattern, "h.0.attn.c_attn.weight")) << pattern;
+  EXPECT_TRUE(matches("", ""));
+  EXPECT_FALSE(matches("h.1.*", "h.11.ln_1.bias"));
 }
 
 TEST(Join, PutsADotBetween) {

@@ -9,31 +9,45 @@
 #include "nn/optimizer.h"
 #include "value/compile.h"
 #include "value/gradient.h"
+#include "value/ops/random.h"
 #include "value/workspace.h"
 
 namespace graingrad::nn {
 
+enum class Optimizer { sgd, adamw };
+
 /// The model of `config`, compiled for micro-batches of `sequences` sequences: the sum "loss", inputs
-/// "tokens" and "targets", registers "inverse_count" and kLearningRate. The store is not allocated.
+/// "tokens" and "targets", registers "inverse_count", kLearningRate and those of dropout; with AdamW,
+/// kGradientScale and its own. The store is not allocated. `extra` parameters are in the store and no loss
+/// reaches them.
 struct SmallGpt {
-  SmallGpt(const GptConfig& config, std::int64_t sequences, CompileOptions options = {})
+  SmallGpt(const GptConfig& config, std::int64_t sequences, CompileOptions options = {},
+           Optimizer optimizer = Optimizer::sgd, const std::vector<ParameterDescription>& extra = {})
       : model(config), store(config.dtype) {
     for (const ParameterDescription& p : model.parameters()) store.add(p);
+    for (const ParameterDescription& p : extra) store.add(p);
     store.add_sum("loss");
     store.add_register("inverse_count", config.dtype);
     store.add_register(kLearningRate, config.dtype);
+    for (const std::string_view name : {kSeedRegister, kStepRegister, kMicroBatchRegister})
+      store.add_register(name, DType::i32);
     Graph graph;
     const std::int64_t rows = sequences * config.sequence;
     const Value loss =
         model.loss(graph.input("tokens", {DType::i32, {rows}}), graph.input("targets", {DType::i32, {rows}}));
     graph.accumulate("loss", loss);
     options.backward_from = static_cast<NodeId>(graph.size());
-    std::vector<Value> leaves;
-    for (const ParameterDescription& p : model.parameters()) leaves.push_back(graph.parameter(p));
+    std::vector<Value> leaves = model.trainable_leaves(graph);
+    for (const ParameterDescription& p : extra) leaves.push_back(graph.parameter(p));
     unreached = accumulate_gradients(loss, graph.register_value("inverse_count", config.dtype), leaves);
     program = compile(graph, {}, &store, cpu_backend(), options);
     Graph descent;
-    record_sgd(descent, store.parameters());
+    if (optimizer == Optimizer::adamw) {
+      store.add_register(kGradientScale, config.dtype);
+      record_adamw(descent, store);
+    } else {
+      record_sgd(descent, store.parameters());
+    }
     update = compile(descent, {}, &store, cpu_backend());
   }
 

@@ -58,6 +58,10 @@ std::vector<OpRow> elementwise_rows() {
           unary("step", step, -1, 1),
           unary("sqrt", sqrt, 0.2, 3),
           unary("square", square, -2, 2),
+          unary(
+              "gelu_tanh", [](Value x) { return gelu(x); }, -3, 3),
+          unary(
+              "gelu_erf", [](Value x) { return gelu(x, Gelu::erf); }, -3, 3),
           binary(
               "add", [](Value a, Value b) { return a + b; }, -1, -1, 1),
           binary(

@@ -151,6 +151,13 @@ std::vector<OpRow> attention_rows() {
       attention_row("attention_of_one", {.sequence = 2, .head_dim = 1}, {{{{2, 3}}}, {{{4, 6}}}, {{{6, 9}}}}),
       attention_row("attention_not_causal", {.sequence = 3, .head_dim = 2, .scale = 0.3, .causal = false},
                     {{{{3, 6}, -2, 2}}, {{{6, 12}}}, {{{0, 12}}}}),
+      attention_row("attention_dropout", {.sequence = 3, .head_dim = 2, .dropout = 0.4},
+                    {{{{3, 6}, -2, 2}}, {{{6, 12}}}, {{{0, 6}}}}),
+      attention_row("attention_dropout_not_causal",
+                    {.sequence = 3, .head_dim = 2, .causal = false, .dropout = 0.2},
+                    {{{{3, 6}, -2, 2}}, {{{6, 12}}}, {{{9, 18}}}}),
+      attention_row("attention_dropout_blocks", {.sequence = 131, .head_dim = 1, .dropout = 0.3},
+                    {{{{131, 3}}}, {{{0, 3}}}, {{{0, 6}}}}),
       // Two blocks of keys and a tail.
       attention_row("attention_blocks", {.sequence = 131, .head_dim = 1},
                     {{{{131, 3}}}, {{{0, 3}}}, {{{0, 6}}}})};

@@ -74,5 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Softmax, OpTest, testing::ValuesIn(softmax_rows()), row
 INSTANTIATE_TEST_SUITE_P(Embedding, OpTest, testing::ValuesIn(embedding_rows()), row_name);
 INSTANTIATE_TEST_SUITE_P(Loss, OpTest, testing::ValuesIn(loss_rows()), row_name);
 INSTANTIATE_TEST_SUITE_P(Attention, OpTest, testing::ValuesIn(attention_rows()), row_name);
+INSTANTIATE_TEST_SUITE_P(Norm, OpTest, testing::ValuesIn(norm_rows()), row_name);
+INSTANTIATE_TEST_SUITE_P(Random, OpTest, testing::ValuesIn(random_rows()), row_name);
 
 }  // namespace graingrad

@@ -15,6 +15,7 @@
 #include "value/ops/layout.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
+#include "value/ops/norm.h"
 #include "value/ops/reduce.h"
 #include "value/ops/softmax.h"
 
@@ -93,6 +94,23 @@ Value composed_attention(Value qkv, std::int64_t t, std::int64_t d, bool causal)
 Value composed_cross_entropy(Value x, Value w) {
   const std::int64_t n = x.shape()[0], v = w.shape()[0];
   return -sum(composed_log_softmax(linear(x, w)) * one_hot(x, n, v)) / static_cast<double>(n);
+}
+
+Value composed_layer_norm(Value x, Value weight, Value bias) {
+  const Value centred = x - mean(x, {1}, true);
+  return centred / sqrt(mean(square(centred), {1}, true) + 1e-5) * weight + bias;
+}
+
+Twins norm_twins(std::string name, std::int64_t n, std::int64_t c, double mean_of_x) {
+  return {std::move(name),
+          [](X x) { return layer_norm(x[0], x[1], x[2]); },
+          [](X x) { return composed_layer_norm(x[0], x[1], x[2]); },
+          {{{n, c}, mean_of_x - 2, mean_of_x + 2}, {{c}, 0.5, 1.5}, {{c}}},
+          1e-5};
+}
+
+Value composed_gelu(Value x) {
+  return 0.5 * x * (1.0 + tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * (x * x * x))));
 }
 
 Twins attention_twins(std::string name, std::int64_t t, std::int64_t d, bool causal, const Shape& shape) {
@@ -199,6 +217,20 @@ std::vector<Twins> rows() {
        {{{5, 3001}, -3, 3}}},
       {"log_softmax", [](X x) { return log_softmax(x[0]); }, [](X x) { return composed_log_softmax(x[0]); },
        rows_37, 1e-5},
+      norm_twins("layer_norm", 70, 131, 0),
+      norm_twins("layer_norm_wide", 5, 3001, 0.5),
+      norm_twins("layer_norm_tall", 300, 40, -1),
+      norm_twins("layer_norm_one_row", 1, 48, 0),
+      {"gelu_tanh",
+       [](X x) { return gelu(x[0]); },
+       [](X x) { return composed_gelu(x[0]); },
+       {{{50, 61}, -5, 5}}},
+      {"gelu_erf",
+       [](X x) { return gelu(x[0], Gelu::erf); },
+       // The two forms differ by at most 5e-4, their derivatives by at most 2e-3.
+       [](X x) { return gelu(x[0]); },
+       {{{50, 61}, -5, 5}},
+       2e-3},
       {"embedding",
        [](X x) { return embedding(x[0], ids(x[0], 300, 50)); },
        [](X x) { return matmul(one_hot(x[0], 300, 50), x[0]); },

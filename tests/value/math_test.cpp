@@ -8,8 +8,11 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <random>
 #include <vector>
+
+#include "value/cpu/functors.h"
 
 namespace graingrad::cpu {
 namespace {
@@ -122,6 +125,70 @@ TYPED_TEST(MathTest, Tanh) {
   EXPECT_TRUE(std::isnan(f(this->kNaN)));
 }
 
+TYPED_TEST(MathTest, Erf) {
+  using T = TypeParam;
+  const auto f = [](T x) { return cpu::erf(x); };
+  const auto reference = [](long double x) { return std::erf(x); };
+  EXPECT_LT(this->worst(f, reference, T(-7), T(7), false), 1.5);
+  EXPECT_LT(this->worst(f, reference, T(0.9), T(1.1), false), 1.5);
+  EXPECT_LT(this->worst(f, reference, std::numeric_limits<T>::denorm_min(), T(30), true), 1.5);
+  EXPECT_EQ(f(this->kInfinity), T(1));
+  EXPECT_EQ(f(-this->kInfinity), T(-1));
+  EXPECT_EQ(f(std::numeric_limits<T>::max()), T(1));
+  EXPECT_TRUE(same(f(T(0)), T(0)));
+  EXPECT_TRUE(same(f(T(-0.0)), T(-0.0)));
+  EXPECT_TRUE(std::isnan(f(this->kNaN)));
+}
+
+// Both forms of gelu and their derivatives; errors count against the larger of 1 and the result, since the
+// formulas cancel where gelu vanishes.
+TYPED_TEST(MathTest, Gelu) {
+  using T = TypeParam;
+  using Real = long double;
+  const Real k = std::sqrt(2 / std::numbers::pi_v<Real>), a = 0.044715L;
+  const auto u = [=](Real x) { return k * (x + a * x * x * x); };
+  const auto cdf = [](Real x) { return std::erfc(-x / std::numbers::sqrt2_v<Real>) / 2; };
+  const auto density = [=](Real x) { return k / 2 * std::exp(-x * x / 2); };
+  const auto gate = [=](Real x) { return 1 / (1 + std::exp(-2 * u(x))); };
+  Real worst[4] = {};
+  for (int i = -200000; i <= 200000; ++i) {
+    const T x = static_cast<T>(i) * T(1e-4);
+    const Real e = x;
+    const auto compare = [&](int which, T got, Real want) {
+      const Real error = std::abs(got - want) / std::max(Real(1), std::abs(want));
+      worst[which] = std::max(worst[which], error / std::numeric_limits<T>::epsilon());
+    };
+    compare(0, GeluTanh::of<Scalar<T>>(x), e * gate(e));
+    compare(1, GeluErf::of<Scalar<T>>(x), e * cdf(e));
+    const Real slope = 2 * k * (1 + 3 * a * e * e) * gate(e) * gate(-e);
+    compare(2, GeluTanhGradient::of<Scalar<T>>(x, T(1)), gate(e) + e * slope);
+    compare(3, GeluErfGradient::of<Scalar<T>>(x, T(1)), cdf(e) + e * density(e));
+  }
+  EXPECT_LT(worst[0], 3);
+  EXPECT_LT(worst[1], 3);
+  EXPECT_LT(worst[2], 6);
+  EXPECT_LT(worst[3], 4);
+  // GPT-2's form keeps its digits where it is small.
+  const T x = T(-4);
+  EXPECT_NEAR(GeluTanh::of<Scalar<T>>(x) / static_cast<T>(x * gate(x)), T(1),
+              60 * std::numeric_limits<T>::epsilon());
+  const T large = this->kFloat ? T(1e30) : T(1e300);
+  for (const T y : {large, this->kInfinity}) {
+    EXPECT_EQ(GeluTanh::of<Scalar<T>>(y), y);
+    EXPECT_EQ(GeluErf::of<Scalar<T>>(y), y);
+    for (const T sign : {T(1), T(-1)}) {
+      EXPECT_EQ((GeluTanhGradient::of<Scalar<T>>(sign * y, T(3))), sign > 0 ? T(3) : T(0));
+      EXPECT_EQ((GeluErfGradient::of<Scalar<T>>(sign * y, T(3))), sign > 0 ? T(3) : T(0));
+    }
+  }
+  EXPECT_EQ(GeluTanh::of<Scalar<T>>(-large), T(0));
+  EXPECT_EQ(GeluErf::of<Scalar<T>>(-large), T(0));
+  EXPECT_TRUE(std::isnan(GeluTanh::of<Scalar<T>>(this->kNaN)));
+  EXPECT_TRUE(std::isnan(GeluErf::of<Scalar<T>>(this->kNaN)));
+  EXPECT_TRUE(std::isnan(GeluTanhGradient::of<Scalar<T>>(this->kNaN, T(1))));
+  EXPECT_TRUE(std::isnan(GeluErfGradient::of<Scalar<T>>(this->kNaN, T(1))));
+}
+
 TYPED_TEST(MathTest, Sigmoid) {
   using T = TypeParam;
   const auto f = [](T x) { return cpu::sigmoid(x); };
@@ -198,12 +265,14 @@ TYPED_TEST(MathTest, LanesAreElements) {
     for (const T* at : {x.data() + i, shifted.data() + 3 + i}) {
       const Lanes<T> lanes = load(at);
       const Lanes<T> e = cpu::exp(lanes), l = cpu::log(lanes), t = cpu::tanh(lanes), s = cpu::sigmoid(lanes);
+      const Lanes<T> q = cpu::erf(lanes);
       const Lanes<T> r = cpu::rsqrt(lanes), p = cpu::pow(lanes, Lanes<T>(lanes.reverse()));
       for (int j = 0; j < 16; ++j) {
         const T y = lanes[j];
         ASSERT_TRUE(same(e[j], cpu::exp(y))) << "exp " << y;
         ASSERT_TRUE(same(l[j], cpu::log(y))) << "log " << y;
         ASSERT_TRUE(same(t[j], cpu::tanh(y))) << "tanh " << y;
+        ASSERT_TRUE(same(q[j], cpu::erf(y))) << "erf " << y;
         ASSERT_TRUE(same(s[j], cpu::sigmoid(y))) << "sigmoid " << y;
         ASSERT_TRUE(same(r[j], cpu::rsqrt(y))) << "rsqrt " << y;
         ASSERT_TRUE(same(p[j], cpu::pow(y, lanes[15 - j]))) << "pow " << y << " " << lanes[15 - j];

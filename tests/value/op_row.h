@@ -36,5 +36,7 @@ std::vector<OpRow> softmax_rows();
 std::vector<OpRow> embedding_rows();
 std::vector<OpRow> loss_rows();
 std::vector<OpRow> attention_rows();
+std::vector<OpRow> norm_rows();
+std::vector<OpRow> random_rows();
 
 }  // namespace graingrad

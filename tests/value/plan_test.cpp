@@ -7,6 +7,8 @@
 #include "value/ops/attention.h"
 #include "value/ops/embedding.h"
 #include "value/ops/loss.h"
+#include "value/ops/norm.h"
+#include "value/ops/random.h"
 #include "value/plan.h"
 
 namespace graingrad {
@@ -120,8 +122,8 @@ TEST(Plan, UsedBytesEqualThePlan) {
   }
 }
 
-// A model's own ops, with scratch: attention, embedding, the head; forward and backward, and an update beside
-// it.
+// A model's own ops, with scratch: attention, norms, embedding, dropout, the head; forward and backward, and
+// an update beside it.
 TEST(Plan, OfAModel) {
   Graph graph;
   ParameterStore store(DType::f32);
@@ -129,18 +131,27 @@ TEST(Plan, OfAModel) {
   const ParameterDescription projection{.name = "c_attn", .dims = {{72, "out"}, {24, "in"}}, .init = {}};
   store.add(table);
   store.add(projection);
+  const ParameterDescription weight{.name = "ln.weight", .dims = {{24, "c"}}, .init = {}},
+      bias{.name = "ln.bias", .dims = {{24, "c"}}, .init = {}};
+  store.add(weight);
+  store.add(bias);
   store.add_register("lr", DType::f32);
+  for (const auto name : {kSeedRegister, kStepRegister, kMicroBatchRegister})
+    store.add_register(name, DType::i32);
   store.allocate(1);
   Numbers numbers(1);
-  for (const char* name : {"wte", "c_attn"})
+  for (const char* name : {"wte", "c_attn", "ln.weight", "ln.bias"})
     for (float& x : store.values_of<float>(name)) x = static_cast<float>(numbers.uniform(-1, 1));
   const Value ids = graph.input("ids", {DType::i32, {140}}), wte = graph.parameter(table);
-  const Value x = embedding(wte, ids);
-  const Value y = x + attention(linear(x, graph.parameter(projection)), {.sequence = 70, .head_dim = 8});
+  const Value x = dropout(embedding(wte, ids), 0.1);
+  const Value normed = layer_norm(x, graph.parameter(weight), graph.parameter(bias));
+  const Value y = x + gelu(attention(linear(normed, graph.parameter(projection)),
+                                     {.sequence = 70, .head_dim = 8, .dropout = 0.2}));
   const Value loss = cross_entropy(y, wte, ids);
   CompileOptions options;
   options.backward_from = static_cast<NodeId>(graph.size());
-  const std::vector<Value> leaves{wte, graph.parameter(projection)};
+  const std::vector<Value> leaves{wte, graph.parameter(projection), graph.parameter(weight),
+                                  graph.parameter(bias)};
   accumulate_gradients(loss, graph.constant(1.0, DType::f32), leaves);
   const std::vector<Value> outputs{loss};
   const Program program = compile(graph, outputs, &store, cpu_backend(), options);
@@ -165,6 +176,7 @@ TEST(Plan, OfAModel) {
       for (std::size_t i = 0; i < 140; ++i)
         workspace.input<std::int32_t>(program, "ids")[i] = static_cast<int>(i * 7 % 300);
       workspace.set_register("lr", 0.0);
+      workspace.set_register("seed", 5);
       workspace.run(program, Phase::forward);
       workspace.run(program, Phase::backward);
       Bytes result = output_bytes(workspace, program, 0);

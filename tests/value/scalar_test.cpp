@@ -27,6 +27,8 @@ std::vector<Value> random_expressions(Graph& graph, std::uint64_t seed, DType dt
                                         relu,
                                         step,
                                         [](Value x) { return sqrt(square(x) + 0.25); },
+                                        [](Value x) { return gelu(x); },
+                                        [](Value x) { return gelu(x, Gelu::erf); },
                                         square};
   static const std::vector<Binary> binary{
       [](Value a, Value b) { return a + b; }, [](Value a, Value b) { return a - b; },

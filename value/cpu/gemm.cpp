@@ -163,19 +163,9 @@ void check(const Gemm<T>& g) {
 }
 
 template <class T>
-int gemm_stages(const Gemm<T>&) {
-  return 1;
-}
-
-template <class T>
-std::int64_t gemm_tiles(const Gemm<T>& g, int) {
+std::int64_t gemm_tiles(const Gemm<T>& g) {
   const Plan plan = plan_of(g);
   return g.batch * plan.tiles_m * plan.tiles_n;
-}
-
-template <class T>
-std::size_t gemm_shared_bytes(const Gemm<T>&) {
-  return 0;
 }
 
 template <class T>
@@ -187,7 +177,7 @@ std::size_t gemm_thread_bytes(const Gemm<T>& g) {
 }
 
 template <class T>
-void gemm_tile(const Gemm<T>& g, int, std::int64_t tile, void*, void* scratch) {
+void gemm_tile(const Gemm<T>& g, std::int64_t tile, void* scratch) {
   const Plan plan = plan_of(g);
   if (!plan.tiny) return packed_product(g, plan, tile, static_cast<T*>(scratch));
   const std::int64_t row = tile % plan.tiles_m * kTinyRows;
@@ -196,15 +186,11 @@ void gemm_tile(const Gemm<T>& g, int, std::int64_t tile, void*, void* scratch) {
 
 template void check(const Gemm<float>&);
 template void check(const Gemm<double>&);
-template int gemm_stages(const Gemm<float>&);
-template int gemm_stages(const Gemm<double>&);
-template std::int64_t gemm_tiles(const Gemm<float>&, int);
-template std::int64_t gemm_tiles(const Gemm<double>&, int);
-template std::size_t gemm_shared_bytes(const Gemm<float>&);
-template std::size_t gemm_shared_bytes(const Gemm<double>&);
+template std::int64_t gemm_tiles(const Gemm<float>&);
+template std::int64_t gemm_tiles(const Gemm<double>&);
 template std::size_t gemm_thread_bytes(const Gemm<float>&);
 template std::size_t gemm_thread_bytes(const Gemm<double>&);
-template void gemm_tile(const Gemm<float>&, int, std::int64_t, void*, void*);
-template void gemm_tile(const Gemm<double>&, int, std::int64_t, void*, void*);
+template void gemm_tile(const Gemm<float>&, std::int64_t, void*);
+template void gemm_tile(const Gemm<double>&, std::int64_t, void*);
 
 }  // namespace graingrad::cpu

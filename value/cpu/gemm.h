@@ -37,25 +37,17 @@ struct Gemm {
 template <class T>
 void check(const Gemm<T>& gemm);
 
-/// Stages of a product: 1. The pointers may be null here and in the three functions below: only extents and
-/// strides are read.
+/// Tiles of a product; they write apart from each other and may run in any order, on any threads. The
+/// pointers may be null here and in gemm_thread_bytes: only extents and strides are read.
 template <class T>
-int gemm_stages(const Gemm<T>& gemm);
-
-/// Tiles of the stage; they write apart from each other and may run in any order, on any threads.
-template <class T>
-std::int64_t gemm_tiles(const Gemm<T>& gemm, int stage);
-
-/// Bytes of scratch that all tiles of a call share: 0.
-template <class T>
-std::size_t gemm_shared_bytes(const Gemm<T>& gemm);
+std::int64_t gemm_tiles(const Gemm<T>& gemm);
 
 /// Bytes of scratch that each thread has to itself; less than 1 MiB. Align it to 64.
 template <class T>
 std::size_t gemm_thread_bytes(const Gemm<T>& gemm);
 
-/// Runs tile `tile` of `stage`.
+/// Runs tile `tile`.
 template <class T>
-void gemm_tile(const Gemm<T>& gemm, int stage, std::int64_t tile, void* shared, void* scratch);
+void gemm_tile(const Gemm<T>& gemm, std::int64_t tile, void* scratch);
 
 }  // namespace graingrad::cpu

@@ -12,7 +12,7 @@
 namespace graingrad::cpu {
 namespace {
 
-// Rows whose logits are made, and then looked at, together.
+// Rows whose logits are made, and then looked at, together, unless the attributes ask for fewer.
 constexpr std::int64_t kChunk = 256;
 // Columns between two looks at the running maximum, counted from column 0.
 constexpr std::int64_t kBlock = 2 * kLanes;
@@ -49,8 +49,8 @@ MaxAndSum<T> max_and_sum(const T* x, std::int64_t n) {
   return {max, sum};
 }
 
-// Stages: for each chunk of rows those of its product, then one that looks at its rows. They are the same
-// whether the logits are kept in output 2 or dropped with the chunk.
+// Two stages for each chunk of rows: its product, then a look at its rows. They are the same whether the
+// logits are kept in output 2 or dropped with the chunk.
 template <class T>
 class Stats {
  public:
@@ -59,80 +59,50 @@ class Stats {
         rows_(call.input_specs[0].shape[0]),
         k_(call.input_specs[0].shape[1]),
         v_(call.input_specs[1].shape[0]),
-        kept_(call.outputs.size() > 2 && call.outputs[2] != nullptr) {}
+        kept_(call.outputs.size() > 2 && call.outputs[2] != nullptr),
+        chunk_(std::clamp<std::int64_t>(rows_, 1, chunk_of(*call.attributes))) {}
 
-  int stages() const {
-    const std::int64_t whole = rows_ / kChunk, rest = rows_ % kChunk;
-    const std::int64_t last = rest == 0 ? 0 : gemm_stages(product(whole)) + 1;
-    return static_cast<int>(whole * stages_of_whole_chunk() + last);
-  }
+  int stages() const { return static_cast<int>(2 * ((rows_ + chunk_ - 1) / chunk_)); }
   std::int64_t tiles(int stage) const {
-    const At at = locate(stage);
-    return at.statistics ? rows_of(at.chunk).whole_row_count() : gemm_tiles(product(at.chunk), at.stage);
+    const std::int64_t chunk = stage / 2;
+    return stage % 2 == 0 ? gemm_tiles(product(chunk)) : rows_of(chunk).whole_row_count();
   }
   void tile(int stage, std::int64_t i, void* scratch) const {
-    const At at = locate(stage);
-    if (!at.statistics) return gemm_tile(product(at.chunk), at.stage, i, product_scratch(), scratch);
-    rows_of(at.chunk).visit_whole(i, [&](std::int64_t first, std::int64_t last) {
+    const std::int64_t chunk = stage / 2;
+    if (stage % 2 == 0) return gemm_tile(product(chunk), i, scratch);
+    rows_of(chunk).visit_whole(i, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t row = first; row < last; ++row)
-        statistics(at.chunk * kChunk + row, logits(at.chunk) + row * v_);
+        statistics(chunk * chunk_ + row, logits(chunk) + row * v_);
     });
   }
-  std::size_t shared_bytes() const {
-    return chunk_bytes() + product_bytes([](const auto& g) { return gemm_shared_bytes(g); });
-  }
+  // The chunk's logits unless they are kept.
+  std::size_t shared_bytes() const { return kept_ ? 0 : static_cast<std::size_t>(chunk_ * v_) * sizeof(T); }
   std::size_t thread_bytes() const {
-    return product_bytes([](const auto& g) { return gemm_thread_bytes(g); });
+    return std::max(gemm_thread_bytes(product(0)), gemm_thread_bytes(product((rows_ - 1) / chunk_)));
   }
 
  private:
-  struct At {
-    std::int64_t chunk;
-    int stage;
-    bool statistics;
-  };
-
-  std::int64_t rows_in(std::int64_t chunk) const { return std::min(kChunk, rows_ - chunk * kChunk); }
-  RowTiles rows_of(std::int64_t chunk) const { return {rows_in(chunk), v_}; }
-  int stages_of_whole_chunk() const { return rows_ < kChunk ? 1 : gemm_stages(product(0)) + 1; }
-  At locate(int stage) const {
-    const std::int64_t whole = rows_ / kChunk;
-    const int each = stages_of_whole_chunk();
-    const std::int64_t chunk = std::min<std::int64_t>(whole, stage / each);
-    const int within = static_cast<int>(stage - chunk * each);
-    return {chunk, within, within == gemm_stages(product(chunk))};
+  static std::int64_t chunk_of(const Attributes& attributes) {
+    return attributes.integers.size() > 1 ? attributes.integers[1] : kChunk;
+  }
+  RowTiles rows_of(std::int64_t chunk) const {
+    return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), v_};
   }
   Gemm<T> product(std::int64_t chunk) const {
     Gemm<T> g;
     if (!call_.inputs.empty() && call_.inputs[0] != nullptr) {
-      g.a = call_.in<T>(0) + chunk * kChunk * k_;
+      g.a = call_.in<T>(0) + chunk * chunk_ * k_;
       g.b = call_.in<T>(1);
       g.c = logits(chunk);
     }
-    g.m = rows_in(chunk);
+    g.m = rows_of(chunk).rows;
     g.n = g.ldc = v_;
     g.k = g.lda = g.ldb = k_;
     g.transpose_b = true;
     return g;
   }
-  // Shared scratch: the chunk's logits unless they are kept, then what the product needs.
-  std::size_t chunk_bytes() const {
-    if (kept_) return 0;
-    const auto bytes = static_cast<std::size_t>(std::min(kChunk, rows_) * v_) * sizeof(T);
-    return (bytes + 63) / 64 * 64;
-  }
   T* logits(std::int64_t chunk) const {
-    return kept_ ? call_.out<T>(2) + chunk * kChunk * v_ : static_cast<T*>(call_.shared);
-  }
-  void* product_scratch() const {
-    return call_.shared == nullptr ? nullptr : static_cast<std::byte*>(call_.shared) + chunk_bytes();
-  }
-  template <class F>
-  std::size_t product_bytes(F&& f) const {
-    std::size_t bytes = 0;
-    if (rows_ >= kChunk) bytes = f(product(0));
-    if (rows_ % kChunk != 0) bytes = std::max(bytes, f(product(rows_ / kChunk)));
-    return bytes;
+    return kept_ ? call_.out<T>(2) + chunk * chunk_ * v_ : static_cast<T*>(call_.shared);
   }
   void statistics(std::int64_t row, const T* x) const {
     const MaxAndSum<T> s = max_and_sum(x, v_);
@@ -147,6 +117,7 @@ class Stats {
   const Call& call_;
   std::int64_t rows_, k_, v_;
   bool kept_;
+  std::int64_t chunk_;
 };
 
 template <class F>

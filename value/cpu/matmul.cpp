@@ -65,22 +65,16 @@ struct Kernels {
       return f(g);
     });
   }
-  static int stages(const Call& call) {
-    return visit(call, [](const auto& g) { return gemm_stages(g); });
+  static std::int64_t tiles(const Call& call, int) {
+    return visit(call, [](const auto& g) { return gemm_tiles(g); });
   }
-  static std::int64_t tiles(const Call& call, int stage) {
-    return visit(call, [&](const auto& g) { return gemm_tiles(g, stage); });
-  }
-  static void tile(const Call& call, int stage, std::int64_t i, void* scratch) {
-    visit(call, [&](const auto& g) { gemm_tile(g, stage, i, call.shared, scratch); });
-  }
-  static std::size_t shared_bytes(const Call& call) {
-    return visit(call, [](const auto& g) { return gemm_shared_bytes(g); });
+  static void tile(const Call& call, int, std::int64_t i, void* scratch) {
+    visit(call, [&](const auto& g) { gemm_tile(g, i, scratch); });
   }
   static std::size_t thread_bytes(const Call& call) {
     return visit(call, [](const auto& g) { return gemm_thread_bytes(g); });
   }
-  static constexpr Kernel table() { return {tile, tiles, stages, shared_bytes, thread_bytes}; }
+  static constexpr Kernel table() { return {.tile = tile, .tiles = tiles, .thread_bytes = thread_bytes}; }
 };
 
 }  // namespace

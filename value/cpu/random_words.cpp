@@ -87,10 +87,13 @@ template <class T>
 void Dropout<T>::factors(std::int64_t first, std::int64_t n, T* factors) const {
   constexpr std::int64_t kPiece = 256;
   std::uint32_t words[kPiece];
+  // Copies, which `factors` cannot show: else the compiler makes no vectors of the loop.
+  const std::uint32_t limit = threshold;
+  const T kept = scale;
   for (std::int64_t j = 0; j < n; j += kPiece) {
     const std::int64_t count = std::min(kPiece, n - j);
     random_words(draw, first + j, count, words);
-    for (std::int64_t i = 0; i < count; ++i) factors[j + i] = words[i] < threshold ? T(0) : scale;
+    for (std::int64_t i = 0; i < count; ++i) factors[j + i] = words[i] < limit ? T(0) : kept;
   }
 }
 

@@ -27,7 +27,8 @@ Value count_targets(Value targets, std::int64_t v, std::int64_t ignore_index, DT
 
 namespace ops {
 /// x, w, targets -> lse [n], target_logit [n], logits [n, v] (optional output). attributes.integers:
-/// ignore_index.
+/// ignore_index, and the most rows whose logits lie in memory where output 2 is not kept (else 256; changes
+/// no bit).
 extern const Op softmax_stats;
 /// logits [n, v], lse [n], targets [n], cotangents of lse [n] and of target_logit [n] -> cotangent of the
 /// logits. attributes.integers: ignore_index.

@@ -58,7 +58,7 @@ TEST(BadInput, Flags) {
   expect_refused({"gpt_attention", "--steps many", 2, {"--steps", "'many'", "whole number"}}, {0});
   expect_refused({"gpt_attention", "--steps", 2, {"--steps"}}, {0});
   expect_refused({"gpt_attention", "--schedule stat", 2, {"--schedule", "'stat'", "static"}}, {0});
-  expect_refused({"gpt_attention", "--model block", 2, {"--model", "'block'", "attention"}}, {0});
+  expect_refused({"gpt_attention", "--model gtp", 2, {"--model", "'gtp'", "gpt"}}, {0});
   expect_refused({"linear_regression", "--lr nan", 2, {"--lr", "'nan'"}}, {0});
   expect_refused({"linear_regression", "extra", 2, {"'extra'"}}, {0});
 }
@@ -77,6 +77,12 @@ TEST(BadInput, Config) {
 TEST(BadInput, ShapesThatDoNotFit) {
   expect_refused({"gpt_attention", "--heads 7", 2, {"--heads 7", "--width 512"}});
   expect_refused({"gpt_attention", "--micro-batch 5", 2, {"--micro-batch 5", "--global-batch 12"}});
+  expect_refused({"gpt_attention", "--recompute 'g.*'", 2, {"no scope matches 'g.*'"}});
+  expect_refused({"gpt_attention", "--freeze nothing", 2, {"nothing"}}, {0});
+  expect_refused({"gpt_attention", "--memory much", 2, {"--memory", "'much'"}}, {0});
+  expect_refused({"gpt_attention", "--memory 0", 2, {"--memory", "'0'"}}, {0});
+  expect_refused({"gpt_attention", "--dropout 1", 2, {"--dropout", "'1'"}}, {0});
+  expect_refused({"gpt_attention", "--min-lr 1 --lr 0.5", 2, {"--min-lr 1", "--lr 0.5"}}, {0});
   expect_refused({"gpt_attention", "--grains 13", 2, {"--grains", "12"}}, {0});
 }
 
