@@ -55,6 +55,16 @@ void describe_memory_classes(const Output& out, const GptOptions& o, const GptSe
     out.say("warning: the loss does not reach '{}'; its gradient is zero", name);
 }
 
+// What can be seen before a step runs.
+void show(const Output& out, const GptOptions& o, const GptSetup& setup) {
+  show_plan(o.seeing, setup.program, out);
+  if (!out.speaks() || o.seeing.draw.empty()) return;
+  Graph graph;
+  std::vector<std::string> ignored;
+  const NodeId backward_from = setup.record_micro_batch(o, graph, ignored);
+  show_graph(o.seeing, graph, backward_from);
+}
+
 int dry_run(const GptOptions& o, const Output& out) {
   const GptSetup setup(o, parallel::Mesh(static_cast<int>(o.common.world)),
                        static_cast<int>(std::max<std::int64_t>(1, o.common.threads)));
@@ -73,6 +83,7 @@ int dry_run(const GptOptions& o, const Output& out) {
   out.say("fullest rank: {}", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
+  show(out, o, setup);
   if (!setup.over_limit.empty()) out.say("does not keep to --memory: {}", setup.over_limit);
   const std::int64_t available = available_memory_bytes();
   out.say("one such rank {} this machine's memory ({} bytes left)",
@@ -100,6 +111,8 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
           corpus.bytes());
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
+  show(out, o, setup);
+  Seeing seeing(o.seeing, training, world, o.steps, out);
 
   Trainer trainer(
       training, world,
@@ -127,8 +140,10 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
       .units = o.tokens_per_step(),
       .lr = [schedule = o.schedule()](std::int64_t step) { return nn::learning_rate(schedule, step); },
       .before = [&](std::int64_t step) { set_step_registers(o, trainer, step); }};
+  seeing.begin(trainer);
   const RunLog log = run_steps(job, trainer, metrics, run, [&](std::int64_t step, double loss, double rate) {
     out.say("step {:>5}  loss {:.6f}  {:>9.0f} tokens/s", step, loss, rate);
+    seeing.after(trainer, step);
   });
 
   job.enter("report");
@@ -153,6 +168,7 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
   for (const std::int64_t count : record.work_per_thread) tiles += " " + std::to_string(count);
   out.say("tiles by thread:{}", tiles);
   out.say("{}", record.hash);
+  seeing.report();
   out.final_record(json);
   return 0;
 }

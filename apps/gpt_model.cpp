@@ -70,6 +70,7 @@ void GptOptions::declare(Cli& cli) {
   cli.choice("--overlap", overlap, "start the tree exchange while the last backward runs", {"on", "off"});
   cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
   common.declare(cli);
+  seeing.declare(cli);
 }
 
 void GptOptions::settle(const Cli& cli) {
@@ -92,6 +93,7 @@ void GptOptions::settle(const Cli& cli) {
                                  micro_batch, global_batch));
   if (min_lr > lr) throw UsageError(fmt::format("--min-lr {} is above --lr {}; lower it", min_lr, lr));
   memory_bytes();
+  seeing.check(steps, common.dry_run);
 }
 
 nn::GptConfig GptOptions::config() const {
@@ -166,23 +168,29 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int threads)
       memory_advice(training, fullest_rank(training).second));
 }
 
-void GptSetup::compile_micro_batch(const GptOptions& o) {
-  Graph graph;
+NodeId GptSetup::record_micro_batch(const GptOptions& o, Graph& graph,
+                                    std::vector<std::string>& names) const {
   const std::int64_t rows = o.micro_batch * o.sequence;
   const Value tokens = graph.input("tokens", {DType::i32, {rows}});
   const Value targets = graph.input("targets", {DType::i32, {rows}});
   const Value loss = model.loss(tokens, targets);
   graph.accumulate("loss", loss);
+  const auto backward_from = static_cast<NodeId>(graph.size());
+  std::vector<Value> parameters;
+  for (const ParameterDescription& p : model.parameters())
+    if (p.trainable) parameters.push_back(graph.parameter(p));
+  names = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), parameters);
+  return backward_from;
+}
+
+void GptSetup::compile_micro_batch(const GptOptions& o) {
+  Graph graph;
   CompileOptions options;
-  options.backward_from = static_cast<NodeId>(graph.size());
+  options.backward_from = record_micro_batch(o, graph, unreached);
   options.in_place = o.in_place == "on";
   options.logits_rows = logits_rows;
   for (const std::string& scope : split(o.recompute, ','))
     options.memory.push_back({scope, MemoryClass::recompute});
-  std::vector<Value> parameters;
-  for (const ParameterDescription& p : model.parameters())
-    if (p.trainable) parameters.push_back(graph.parameter(p));
-  unreached = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), parameters);
   program = compile(graph, {}, &store, cpu_backend(), options);
 }
 

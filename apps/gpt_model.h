@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "apps/support/seeing.h"
 #include "apps/support/training.h"
 #include "nn/gpt.h"
 #include "nn/optimizer.h"
@@ -16,6 +17,7 @@ namespace graingrad::apps {
 /// Flags that decide model, batch and optimizer.
 struct GptOptions {
   TrainingFlags common;
+  SeeingFlags seeing;
   std::string model = "attention", size = "custom", activation = "gelu", dtype = "f32", data;
   std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
   bool untie = false;
@@ -59,6 +61,9 @@ class GptSetup {
   /// Trainable parameters that the loss does not reach: their gradient is zero.
   std::vector<std::string> unreached;
 
+  /// Records one micro-batch, forward and backward, as it is before memory classes rewrite it. Returns the
+  /// first node of the backward phase; `names` become the trainable parameters that the loss does not reach.
+  NodeId record_micro_batch(const GptOptions& options, Graph& graph, std::vector<std::string>& names) const;
   /// 6 a parameter a token, and attention; see nn::Gpt::flops_per_token.
   std::int64_t flops_per_step(const GptOptions& options) const;
 

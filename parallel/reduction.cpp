@@ -204,6 +204,7 @@ ReduceTimes Reduction::finish() {
   }
   finished_ = true;
   times.transfer = seconds_since(start);
+  say_reduced();
   return times;
 }
 

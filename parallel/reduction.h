@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "parallel/communicator.h"
@@ -93,6 +95,10 @@ class Reduction {
   /// Buckets reduced since begin(), counted from the first.
   std::size_t reduced() const { return finished_ ? buckets_.size() : do_reduced(); }
 
+  /// `f` is called whenever reduced() may have grown, inside progress() and finish(), so that somebody can
+  /// see when. Empty: nothing is.
+  void on_reduced(std::function<void()> f) { on_reduced_ = std::move(f); }
+
   /// The pieces that this rank must bring, in order: the maximal complete subtrees of its run of grains.
   const std::vector<Piece>& local_pieces() const { return local_; }
   /// communication_bytes for this rank.
@@ -106,6 +112,9 @@ class Reduction {
   std::span<void* const> pieces() const { return given_; }
   std::byte* total() const { return total_; }
   std::byte* work() const { return work_; }
+  void say_reduced() const {
+    if (on_reduced_) on_reduced_();
+  }
 
  private:
   virtual void do_begin() {}
@@ -123,6 +132,7 @@ class Reduction {
   std::byte* work_ = nullptr;
   std::size_t released_ = 0;
   bool finished_ = true;
+  std::function<void()> on_reduced_;
 };
 
 /// The reduction for this communicator's ranks (all ranks of the data axis), which must outlive it. Throws

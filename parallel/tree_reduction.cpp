@@ -84,7 +84,8 @@ class TreeReduction final : public Reduction {
   }
 
   std::size_t do_reduced() const override {
-    return gathered_ < layout_.rounds.size() ? layout_.rounds[gathered_].bucket : 0;
+    if (gathered_ < layout_.rounds.size()) return layout_.rounds[gathered_].bucket;
+    return layout_.small ? 0 : buckets().size();
   }
 
   void reduce_small() {
@@ -135,7 +136,10 @@ class TreeReduction final : public Reduction {
   void count_gathered(bool may_wait) {
     std::size_t gathers = 0;  // posted so far, all in order
     for (std::size_t i = 0; i < posted_; ++i) gathers += messages_[i].scatter ? 0 : 1;
-    while (gathered_ < gathers && is_done(*slot_of(gathered_).gather, may_wait)) ++gathered_;
+    while (gathered_ < gathers && is_done(*slot_of(gathered_).gather, may_wait)) {
+      ++gathered_;
+      say_reduced();
+    }
   }
 
   Piece part(std::size_t round, int owner) const {

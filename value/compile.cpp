@@ -70,7 +70,7 @@ class Emitter {
     const std::span specs(program_.specs.data() + call.first_operand, call.inputs + call.outputs);
     if (call.op->cost != nullptr)
       call.cost = call.op->cost({specs.first(call.inputs), graph_.attributes(id)});
-    reserve_scratch(call, specs);
+    ask_kernel(call, specs);
     program_.instructions.push_back(call);
   }
 
@@ -79,7 +79,8 @@ class Emitter {
     program_.specs.push_back(graph_.spec(ref));
   }
 
-  void reserve_scratch(const Instruction& instruction, std::span<const Spec> specs) {
+  // Asks the kernel, which goes by specs and by which outputs are there.
+  void ask_kernel(Instruction& instruction, std::span<const Spec> specs) {
     const std::vector<const void*> inputs(instruction.inputs, nullptr);
     // Null means absent, also while only sizes are asked for; nothing is read or written through these.
     std::vector<void*> outputs(instruction.outputs, nullptr);
@@ -93,6 +94,7 @@ class Emitter {
                     &program_.attributes[instruction.attributes],
                     nullptr};
     const Kernel& kernel = *instruction.kernel;
+    if (kernel.stages != nullptr) instruction.stages = static_cast<std::uint32_t>(kernel.stages(call));
     ProgramPlan& plan = program_.plan;
     if (kernel.shared_bytes != nullptr)
       plan.shared = std::max(plan.shared, static_cast<std::int64_t>(aligned(kernel.shared_bytes(call))));

@@ -57,6 +57,7 @@ struct Instruction {
   std::uint32_t inputs = 0;   ///< operands [first_operand, + inputs)
   std::uint32_t outputs = 0;  ///< and the outputs behind them
   std::uint32_t scope = 0;    ///< into Program::scopes
+  std::uint32_t stages = 1;   ///< of the kernel's call; all threads meet behind each
   Cost cost;
   // A scalar block:
   DType dtype = DType::f64;

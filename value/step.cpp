@@ -171,8 +171,8 @@ void Step::set_trace(Trace* trace) {
   workspaces_[0]->set_trace(trace);
 }
 
-void Step::record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin) {
-  if (trace_ != nullptr) trace_->add(0, {kind, nullptr, index, begin, now_ns()});
+void Step::record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin, std::int64_t end) {
+  if (trace_ != nullptr) trace_->add(0, {kind, nullptr, index, begin, end == 0 ? now_ns() : end});
 }
 
 void Step::run_worker(int worker) {
@@ -189,6 +189,7 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       for_parts(workspace.team(), store_.gradient_bytes(), [&](std::int64_t first, std::int64_t bytes) {
         std::memset(block + first, 0, static_cast<std::size_t>(bytes));
       });
+      record(TraceEvent::Kind::zero, action.block, begin);
       return laps.lap(times.backward);
     }
     case Action::Kind::run: {
@@ -212,7 +213,9 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       const ExchangeTimes exchange = hooks_.reduce();
       times.communicate += exchange.communicate;
       times.wait += exchange.wait;
-      return record(TraceEvent::Kind::finish, 0, begin);
+      const std::int64_t moved = begin + static_cast<std::int64_t>(exchange.wait * 1e9);
+      if (exchange.wait > 0) record(TraceEvent::Kind::barrier, 0, begin, moved);
+      return record(TraceEvent::Kind::finish, 0, moved);
     }
     case Action::Kind::decide:
       hooks_.decide();

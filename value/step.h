@@ -91,7 +91,8 @@ class Step {
   void run_worker(int worker);
   void act(const Action& action, Workspace& workspace, StepTimes& times);
   void run_last_backward(const Action& action, Workspace& workspace, StepTimes& times);
-  void record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin);
+  /// Until now, where `end` is 0.
+  void record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin, std::int64_t end = 0);
 
   StepPlan plan_;
   std::vector<const Program*> programs_;

@@ -20,19 +20,32 @@ inline std::int64_t now_ns() {
 /// One span of time on a lane.
 struct TraceEvent {
   enum class Kind : std::uint8_t {
-    node,      ///< tiles of instruction `index` of `program`
-    wait,      ///< waiting for the other threads to finish that instruction
-    load,      ///< the host writes micro-batch `index`
-    exchange,  ///< bucket `index` of the gradient block is summed over the ranks, beside other work
-    finish,    ///< nothing is left to compute: waiting for, and moving, the rest of the exchange
-    combine,   ///< one gradient block is added to another
-    decide     ///< the host looks at the numbers
+    node,     ///< tiles of instruction `index` of `program`
+    wait,     ///< waiting for the other threads to finish what the event before was about
+    poll,     ///< moving the exchange, between the tiles of that instruction or behind it
+    zero,     ///< gradient block `index` becomes +0
+    load,     ///< the host writes micro-batch `index`
+    combine,  ///< gradient block `index` += another; with a program: the part of all blocks that is final
+              ///< after its instruction `index`
+    barrier,  ///< waiting for slower ranks before the exchange is finished
+    finish,   ///< nothing is left to compute: waiting for, and moving, the rest of the exchange
+    decide,   ///< the host looks at the numbers
+    release,  ///< an instant: bucket `index` of the gradient block is final in all blocks of this rank
+    exchange  ///< bucket `index` is summed over the ranks, while other lanes may compute
   };
   Kind kind = Kind::node;
   const Program* program = nullptr;
   std::int64_t index = 0;
   std::int64_t begin = 0, end = 0;  ///< ns, see now_ns
 };
+
+/// The most events that a thread writes while both phases of `program` are replayed, with nothing beside
+/// them.
+inline std::size_t events_of_replay(const Program& program) {
+  std::size_t events = 0;
+  for (const Instruction& instruction : program.instructions) events += std::size_t{2} * instruction.stages;
+  return events;
+}
 
 /// A lane of events for each thread, and one for the exchange. Lanes are written by one thread each, without
 /// locks; what does not fit is counted and dropped.
@@ -55,6 +68,12 @@ class Trace {
       lane.events.clear();
       lane.dropped = 0;
     }
+  }
+  /// Bytes that the events may take.
+  std::int64_t bytes() const {
+    std::size_t events = 0;
+    for (const Lane& lane : lanes_) events += lane.events.capacity();
+    return static_cast<std::int64_t>(events * sizeof(TraceEvent));
   }
   int lanes() const { return static_cast<int>(lanes_.size()); }
   std::span<const TraceEvent> lane(int i) const { return lanes_[static_cast<std::size_t>(i)].events; }

@@ -8,28 +8,26 @@
 #include <utility>
 
 #include "apps/support/records.h"
+#include "apps/support/text_file.h"
 
 namespace graingrad::apps {
 
 /// A JSON Lines file, written through at every record. Does nothing where the path is empty.
 class MetricsFile {
  public:
-  MetricsFile() = default;
   /// Creates or empties the file. Throws IoError where that fails.
-  explicit MetricsFile(std::string path);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
+  explicit MetricsFile(std::string path) : file_(std::move(path), "--metrics") {}
 
   /// Appends one line. Throws IoError where it cannot be written whole (a full disk).
-  void write(const Json& record);
+  void write(const Json& record) {
+    if (file_.is_open()) file_.write(record.dump() + "\n");
+  }
   /// Flushes to the disk and closes; further writes do nothing. Throws IoError where the file did not arrive
   /// whole.
-  void close();
+  void close() { file_.close(); }
 
  private:
-  std::string path_;
-  int file_ = -1;
+  TextFile file_;
 };
 
 /// What a program says. One rank of a job speaks; with `json`, stdout carries nothing but the final record,

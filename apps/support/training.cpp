@@ -207,11 +207,28 @@ PhaseSeconds Trainer::step() {
   return seconds;
 }
 
+void Trainer::set_trace(Trace* trace) {
+  step_->set_trace(trace);
+  trace_ = communicator_.size() > 1 ? trace : nullptr;
+  released_at_.resize(reduction_->buckets().size());
+  if (trace_ != nullptr && !training_.buckets.empty())
+    reduction_->on_reduced([this] { mark_reduced(); });
+  else
+    reduction_->on_reduced({});
+}
+
 ExchangeTimes Trainer::reduce() {
-  const parallel::ReduceTimes times =
-      training_.buckets.empty()
-          ? reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()})
-          : reduction_->finish();
+  parallel::ReduceTimes times;
+  if (training_.buckets.empty()) {
+    const std::int64_t begin = trace_ == nullptr ? 0 : now_ns();
+    times = reduction_->reduce(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+    marked_ = 0;
+    moving_since_ = begin + static_cast<std::int64_t>(times.wait * 1e9);
+    std::fill(released_at_.begin(), released_at_.end(), begin);
+    mark_reduced();
+  } else {
+    times = reduction_->finish();
+  }
   return {times.transfer, times.wait};
 }
 
@@ -219,8 +236,31 @@ Overlap Trainer::overlap() {
   return {training_.buckets,
           [this] {
             reduction_->begin(pieces_, training_.store.gradients(0), {work_.data(), work_.bytes()});
+            marked_ = 0;
+            moving_since_ = 0;
           },
-          [this] { reduction_->release(); }, [this] { reduction_->progress(); }};
+          [this] { release(); }, [this] { reduction_->progress(); }};
+}
+
+void Trainer::release() {
+  if (trace_ != nullptr) {
+    const std::int64_t now = now_ns();
+    released_at_[reduction_->released()] = now;
+    trace_->add(trace_->lanes() - 1, {TraceEvent::Kind::release, nullptr,
+                                      static_cast<std::int64_t>(reduction_->released()), now, now});
+  }
+  reduction_->release();
+}
+
+// Buckets are moved one after another: each from its release, or from the end of the one before.
+void Trainer::mark_reduced() {
+  if (trace_ == nullptr) return;
+  for (; marked_ < reduction_->reduced(); ++marked_) {
+    const std::int64_t now = now_ns(), begin = std::max(released_at_[marked_], moving_since_);
+    trace_->add(trace_->lanes() - 1,
+                {TraceEvent::Kind::exchange, nullptr, static_cast<std::int64_t>(marked_), begin, now});
+    moving_since_ = now;
+  }
 }
 
 void Trainer::decide() {

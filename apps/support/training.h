@@ -96,6 +96,9 @@ class Trainer {
   std::optional<double> grad_norm() const { return grad_norm_; }
   /// One optimizer step. Throws DivergenceError naming the first bad tensor before anything is updated.
   PhaseSeconds step();
+  /// Steps from now on write to `trace`, which has a lane for each thread and one for the exchange; null:
+  /// none.
+  void set_trace(Trace* trace);
   /// The sum "loss" of the last step, over the global batch.
   double loss_sum() const { return loss_sum_; }
 
@@ -111,6 +114,8 @@ class Trainer {
   ExchangeTimes reduce();
   Overlap overlap();
   void decide();
+  void release();
+  void mark_reduced();
 
   Training training_;
   parallel::Communicator& communicator_;
@@ -124,6 +129,10 @@ class Trainer {
   std::optional<double> grad_norm_;
   double loss_sum_ = 0;
   std::int64_t steps_ = 0;
+  Trace* trace_ = nullptr;
+  std::vector<std::int64_t> released_at_;  ///< by bucket: ns; only while there is a trace
+  std::int64_t moving_since_ = 0;          ///< ns: the end of the last bucket's exchange
+  std::size_t marked_ = 0;                 ///< buckets that the trace has
 };
 
 /// Prints where the time went: each phase's min, median and max over the ranks, its share, and the slowest

@@ -8,6 +8,7 @@
 #include "value/ops/elementwise.h"
 #include "value/ops/layout.h"
 #include "value/ops/matmul.h"
+#include "value/ops/reduce.h"
 
 namespace graingrad {
 namespace {
@@ -149,6 +150,49 @@ TEST(Draw, ShowsShapesNamesNumbersAndScopes) {
   EXPECT_THAT(text, HasSubstr("n" + std::to_string(x.node()) + " -> n"));
   EXPECT_THAT(text, testing::Not(HasSubstr("123"))) << "only what the output depends on";
   EXPECT_THAT(draw(y, {.scopes = false}), testing::Not(HasSubstr("subgraph")));
+}
+
+// x w^T in scope a.b.0, exp of it in a.c, and the gradient with respect to w.
+TEST(Draw, FoldsScopesIntoBoxes) {
+  Graph graph;
+  const Value x = graph.input("x", {DType::f32, {8, 4}});
+  const auto a = graph.scope("a");
+  Value y = x, w = x;
+  {
+    const auto b = graph.scope("b");
+    const auto zero = graph.scope("0");
+    w = graph.parameter({"w", {{6, "out"}, {4, "in"}}, {}, DType::f32});
+    y = linear(x, w);
+  }
+  {
+    const auto c = graph.scope("c");
+    y = exp(y) + y;
+  }
+  const auto backward_from = static_cast<NodeId>(graph.size());
+  const Value dw = gradient(sum(y), std::span(&w, 1))[0];
+  const std::string one = draw(dw, {.fold = 1, .backward_from = backward_from});
+  EXPECT_THAT(one, HasSubstr("[label=\"a|4 nodes|parameters 24|product flops 384\"]"));
+  EXPECT_THAT(one, HasSubstr("[label=\"a backward|"));
+  EXPECT_THAT(one, HasSubstr("[label=\"input x|f32[8, 4]\", style=filled]"));
+  EXPECT_THAT(one, HasSubstr("[label=\"1 x f32[8, 4]\"]"));
+  EXPECT_THAT(one, testing::Not(HasSubstr("linear")));
+
+  const std::string two = draw(y, {.fold = 2});
+  EXPECT_THAT(two, HasSubstr("[label=\"a.b|2 nodes|parameters 24|product flops 384\"]"));
+  EXPECT_THAT(two, HasSubstr("[label=\"a.c|2 nodes\"]"));
+  EXPECT_THAT(two, HasSubstr("[label=\"1 x f32[8, 6]\"]")) << "read twice, carried once";
+  EXPECT_THAT(two, testing::Not(HasSubstr("backward")));
+}
+
+TEST(Draw, OfAGraphIsWhatItsEffectsNeed) {
+  Graph graph;
+  const Value x = graph.input("x", {DType::f64, {}});
+  graph.accumulate("total", exp(x));
+  log(x);
+  const std::string text = draw(graph);
+  EXPECT_THAT(text, HasSubstr("accumulate total"));
+  EXPECT_THAT(text, HasSubstr("exp"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("log")));
 }
 
 }  // namespace

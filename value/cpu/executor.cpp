@@ -114,13 +114,29 @@ class Lane {
 
   // What went on since the last mark.
   void mark(TraceEvent::Kind kind, std::size_t instruction) {
-    if (trace_ == nullptr) return;
-    const std::int64_t now = now_ns();
-    trace_->add(thread_, {kind, &program_, static_cast<std::int64_t>(instruction), last_, now});
-    last_ = now;
+    if (trace_ != nullptr) add(kind, instruction, now_ns());
+  }
+
+  // Runs `poll`. Where it moved something, that is marked, and what went on before it as `kind`.
+  template <class F>
+  void around(TraceEvent::Kind kind, std::size_t instruction, F&& poll) {
+    if (trace_ == nullptr) return poll();
+    const std::int64_t begin = now_ns();
+    poll();
+    const std::int64_t end = now_ns();
+    if (end - begin < kGlance) return;
+    if (begin > last_) add(kind, instruction, begin);
+    add(TraceEvent::Kind::poll, instruction, end);
   }
 
  private:
+  static constexpr std::int64_t kGlance = 5000;  // ns: a poll that found nothing to do is not worth an event
+
+  void add(TraceEvent::Kind kind, std::size_t instruction, std::int64_t end) {
+    trace_->add(thread_, {kind, &program_, static_cast<std::int64_t>(instruction), last_, end});
+    last_ = end;
+  }
+
   Trace* trace_;
   const Program& program_;
   int thread_;
@@ -134,11 +150,14 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
   Lane lane(run.trace, run.program, thread);
 
   // The tiles of one stage, shared with the other threads; all have finished when it returns.
-  const auto share = [&](std::size_t instruction, std::int64_t tiles, auto&& tile) {
+  const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t tiles, auto&& tile) {
+    const auto poll = [&] {
+      if (polls) lane.around(kind, instruction, [&] { guarded(run, [](Companion& c) { c.poll(); }); });
+    };
     if (run.alone || (tiles == 1 && thread == 0)) {
       for (std::int64_t i = 0; i < tiles; ++i) {
         tile(i);
-        if (polls) guarded(run, [](Companion& c) { c.poll(); });
+        poll();
       }
       state.tiles += tiles;
     } else if (tiles > 1) {
@@ -146,10 +165,10 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
       for (std::int64_t i = 0; i < tiles; ++i) {
         tile(i);
         ++state.tiles;
-        if (polls) guarded(run, [](Companion& c) { c.poll(); });
+        poll();
       }
     }
-    lane.mark(TraceEvent::Kind::node, instruction);
+    lane.mark(kind, instruction);
     if (run.alone) return;
 #pragma omp barrier
     lane.mark(TraceEvent::Kind::wait, instruction);
@@ -158,19 +177,21 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
   for (std::size_t i = first; i < last; ++i) {
     const Instruction& instruction = run.program.instructions[i];
     if (instruction.kernel == nullptr) {
-      share(i, 1, [&](std::int64_t) { run_block(run.program, instruction, run.bases); });
+      share(TraceEvent::Kind::node, i, 1,
+            [&](std::int64_t) { run_block(run.program, instruction, run.bases); });
     } else {
       const Call call = resolve(run.program, instruction, run.bases, state);
       const Kernel& kernel = *instruction.kernel;
       const int stages = kernel.stages == nullptr ? 1 : kernel.stages(call);
       for (int stage = 0; stage < stages; ++stage)
-        share(i, kernel.tiles == nullptr ? 1 : kernel.tiles(call, stage),
+        share(TraceEvent::Kind::node, i, kernel.tiles == nullptr ? 1 : kernel.tiles(call, stage),
               [&](std::int64_t tile) { kernel.tile(call, stage, tile, scratch); });
     }
     if (run.companion == nullptr) continue;
     if (const std::int64_t tiles = run.companion->tiles(i); tiles > 0)
-      share(i, tiles, [&](std::int64_t tile) { run.companion->tile(i, tile); });
-    if (polls) guarded(run, [i](Companion& c) { c.finished(i); });
+      share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t tile) { run.companion->tile(i, tile); });
+    if (polls)
+      lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [i](Companion& c) { c.finished(i); }); });
   }
 }
 

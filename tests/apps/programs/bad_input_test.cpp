@@ -159,5 +159,21 @@ TEST(BadInput, Metrics) {
     }
 }
 
+TEST(BadInput, WhatARunShows) {
+  const Folder folder;
+  const std::string small = "--width 32 --heads 2 --sequence 32 --global-batch 2 --steps 2 ";
+  for (const char* flag : {"--trace", "--plan-svg", "--draw"}) {
+    const std::string to = std::string(flag) + " " + (folder / "no/such/file");
+    expect_refused({"gpt_attention", small + to, 14, {"no/such/file", flag}});
+    if (std::string(flag) != "--trace") {
+      expect_refused({"gpt_attention", "--dry-run " + to, 14, {"no/such/file", flag}}, {0});
+    }
+  }
+  expect_refused({"gpt_attention", "--profile --steps 1", 2, {"--profile", "--steps 2"}});
+  expect_refused({"gpt_attention", "--dry-run --profile", 2, {"--profile", "--dry-run"}}, {0});
+  expect_refused({"gpt_attention", "--dry-run --trace x", 2, {"--trace", "--dry-run"}}, {0});
+  expect_refused({"gpt_attention", "--trace-step 0", 2, {"--trace-step", "at least 1"}}, {0});
+}
+
 }  // namespace
 }  // namespace graingrad::apps::test
