@@ -200,17 +200,23 @@ TEST(Seeing, ChangesNoBit) {
   const Folder folder;
   const std::string all = " --profile --plan --trace " + (folder / "t.json") + " --plan-svg " +
                           (folder / "p.svg") + " --draw " + (folder / "g.dot");
-  for (const int ranks : {1, 2}) {
-    const json without =
-        final_record({.program = "gpt_attention", .arguments = kModel + "--threads 2", .ranks = ranks});
-    const json with =
-        final_record({.program = "gpt_attention", .arguments = kModel + "--threads 2" + all, .ranks = ranks});
-    for (const char* key : {"hash", "loss", "loss_first", "plan_bytes", "used_bytes", "communication"})
-      EXPECT_EQ(without.value(key, json()), with.value(key, json())) << key;
-    EXPECT_TRUE(read_trace(folder / "t.json").other.is_object());
-    EXPECT_EQ(xml_fault(text_of(folder / "p.svg")), "");
-    EXPECT_THAT(text_of(folder / "g.dot"), HasSubstr("h.1 backward"));
-  }
+  const std::string gpt =
+      "--model gpt --width 64 --heads 2 --layers 2 --sequence 32 --vocab 64 --global-batch 6 --grains 6 "
+      "--steps 3 "
+      "--dropout 0.1 --clip-grad 1 --recompute 'h.*.mlp' --logits recompute ";
+  for (const std::string& model : {kModel, gpt})
+    for (const int ranks : {1, 2}) {
+      SCOPED_TRACE(model + "on " + std::to_string(ranks));
+      const json without =
+          final_record({.program = "gpt_attention", .arguments = model + "--threads 2", .ranks = ranks});
+      const json with = final_record(
+          {.program = "gpt_attention", .arguments = model + "--threads 2" + all, .ranks = ranks});
+      for (const char* key : {"hash", "loss", "loss_first", "plan_bytes", "used_bytes", "communication"})
+        EXPECT_EQ(without.value(key, json()), with.value(key, json())) << key;
+      EXPECT_EQ(read_trace(folder / "t.json").other.value("dropped", -1), 0);
+      EXPECT_EQ(xml_fault(text_of(folder / "p.svg")), "");
+      EXPECT_THAT(text_of(folder / "g.dot"), HasSubstr("h.1 backward"));
+    }
 }
 
 TEST(Profile, SharesAddUpToTheStep) {
