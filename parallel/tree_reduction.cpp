@@ -85,7 +85,7 @@ class TreeReduction final : public Reduction {
 
   std::size_t do_reduced() const override {
     if (gathered_ < layout_.rounds.size()) return layout_.rounds[gathered_].bucket;
-    return layout_.small ? 0 : buckets().size();
+    return layout_.rounds.empty() ? 0 : buckets().size();  // without rounds everything is left to finish()
   }
 
   void reduce_small() {
