@@ -33,17 +33,18 @@ std::string_view meaning(std::string_view scope, std::string_view op) {
   return "x' = x + branch";
 }
 
-// The shapes of one layer, node by node.
-void print_shapes(const Output& out, const Program& program) {
+// The shapes of one layer as it is recorded, node by node.
+void print_shapes(const Output& out, const GptOptions& o, const GptSetup& setup) {
+  Graph graph;
+  std::vector<std::string> unreached;
+  const NodeId backward_from = setup.record_micro_batch(o, graph, unreached);
   out.say("shapes of layer 0, forward:");
   out.say("  {:<16} {:<13} {:<24} {}", "scope", "op", "result", "what it is");
-  for (std::size_t i = 0; i < program.backward_from; ++i) {
-    const Instruction& instruction = program.instructions[i];
-    const std::string& scope = program.scopes[instruction.scope];
-    if (instruction.op == nullptr || !(scope + ".").starts_with("h.0.")) continue;
-    out.say("  {:<16} {:<13} {:<24} {}", scope, instruction.op->name,
-            program.specs[instruction.first_operand + instruction.inputs].to_string(),
-            meaning(scope, instruction.op->name));
+  for (NodeId id = 0; id < backward_from; ++id) {
+    const std::string& scope = graph.scope_name(id);
+    if (graph.op(id).leaf || !(scope + ".").starts_with("h.0.")) continue;
+    out.say("  {:<16} {:<13} {:<24} {}", scope, graph.op(id).name, graph.spec({id, 0}).to_string(),
+            meaning(scope, graph.op(id).name));
   }
 }
 
@@ -76,7 +77,7 @@ int dry_run(const GptOptions& o, const Output& out) {
           o.micro_batch, o.sequence, training.shape.summation.grains, o.tokens_per_step());
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
           setup.flops_per_step(o), o.untie ? " and wte" : "");
-  print_shapes(out, setup.program);
+  print_shapes(out, o, setup);
   const parallel::Traffic traffic =
       parallel::expected_traffic(reduction_spec(training), training.shape.ranks, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);

@@ -66,6 +66,8 @@ void GptOptions::declare(Cli& cli) {
              "kept for backward or recomputed by rows; auto: kept unless --memory forbids",
              {"auto", "keep", "recompute"});
   cli.text("--memory", memory, "bytes a rank may use (K, M, G, T), planned before step 1", "BYTES");
+  cli.choice("--fuse", fuse, "do elementwise work on products while their tiles are in the cache",
+             {"on", "off"});
   cli.choice("--in-place", in_place, "let results overwrite operands that die", {"on", "off"});
   cli.choice("--overlap", overlap, "start the tree exchange while the last backward runs", {"on", "off"});
   cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
@@ -187,6 +189,7 @@ void GptSetup::compile_micro_batch(const GptOptions& o) {
   Graph graph;
   CompileOptions options;
   options.backward_from = record_micro_batch(o, graph, unreached);
+  options.fuse = o.fuse == "on";
   options.in_place = o.in_place == "on";
   options.logits_rows = logits_rows;
   for (const std::string& scope : split(o.recompute, ','))

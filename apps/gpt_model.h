@@ -27,7 +27,7 @@ struct GptOptions {
   std::string optimizer = "auto", lr_schedule = "constant";
   double lr = 0, min_lr = 0, clip_grad = 0, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   std::int64_t warmup = 0;
-  std::string recompute, logits = "auto", memory, in_place = "on", overlap = "on";
+  std::string recompute, logits = "auto", memory, in_place = "on", fuse = "on", overlap = "on";
 
   void declare(Cli& cli);
   /// Fills in what the command line left open (--size, auto). After Cli::parse; throws UsageError for what

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "value/arrange.h"
+#include "value/fuse.h"
 #include "value/ops/leaf.h"
 #include "value/plan.h"
 
@@ -210,6 +211,7 @@ Program compile(const Graph& graph, std::span<const Value> outputs, const Parame
     now = recompute_logits(source(), now.outputs, now.backward_from, options.logits_rows);
   if (!options.memory.empty())
     now = recompute_scopes(source(), now.outputs, now.backward_from, options.memory);
+  if (options.fuse && has_products(source())) now = fuse_products(source(), now.outputs, now.backward_from);
   CompileOptions rest = options;
   rest.backward_from = now.backward_from;
   return Emitter(source(), arrange(source(), now.outputs, store, rest), backend).run(now.outputs);

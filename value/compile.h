@@ -19,6 +19,8 @@ struct CompileOptions {
   std::vector<MemoryRule> memory = {};
   /// Rows of logits that the backward phase computes again at a time; 0: they are kept. Changes no bit.
   std::int64_t logits_rows = 0;
+  /// Do elementwise work on products while their tiles are in the cache. Changes no bit.
+  bool fuse = true;
   /// Let an elementwise result overwrite an operand that dies there. Changes no bit.
   bool in_place = true;
   /// Micro-batches in flight at once; only 1 is legal yet.

@@ -3,13 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "value/graph.h"
+#include "value/copier.h"
 
 namespace graingrad {
 
@@ -29,13 +28,6 @@ struct MemoryRule {
 
 /// True where the leading components of `scope` match `pattern`.
 bool matches_scope(std::string_view pattern, std::string_view scope);
-
-/// A rewritten graph: what was asked for, in the new graph.
-struct Rewritten {
-  std::unique_ptr<Graph> graph;
-  std::vector<OutputRef> outputs;
-  NodeId backward_from = 0;
-};
 
 /// Nodes in a region of class recompute (the scope that its rule matched, "h.3.mlp") run again in the
 /// backward phase, each before its first reader there. Kept are leaves, what other regions read, and

@@ -10,6 +10,7 @@
 #include "apps/support/weight_hash.h"
 #include "nn/optimizer.h"
 #include "value/compile.h"
+#include "value/ops/fused.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
 
@@ -328,17 +329,19 @@ double measure_gemm_gflops(const Program& program, const cpu::Team& team, int re
   for (const Instruction& instruction : program.instructions) {
     if (instruction.kernel == nullptr) continue;
     const bool is_head = instruction.op == &ops::softmax_stats;
-    if (!is_head && instruction.op != &ops::linear && instruction.op != &ops::matmul &&
+    const bool fused = instruction.op == &ops::fused_product;
+    if (!is_head && !fused && instruction.op != &ops::linear && instruction.op != &ops::matmul &&
         instruction.op != &ops::matmul_into)
       continue;
     const Spec* specs = &program.specs[instruction.first_operand];
     const std::string name = std::to_string(products.size());
     const Value a = graph.input(name + ".a", specs[0]), b = graph.input(name + ".b", specs[1]);
-    const Op& op = is_head                               ? ops::linear
-                   : instruction.op == &ops::matmul_into ? ops::matmul
-                                                         : *instruction.op;
-    products.push_back(
-        graph.record(op, {a, b}, is_head ? Attributes{} : program.attributes[instruction.attributes]));
+    Attributes attributes;
+    if (!is_head) attributes = program.attributes[instruction.attributes];
+    if (fused) attributes.integers.resize(2);
+    const bool product = fused || instruction.op == &ops::matmul_into;
+    const Op& op = is_head ? ops::linear : product ? ops::matmul : *instruction.op;
+    products.push_back(graph.record(op, {a, b}, std::move(attributes)));
     flops += instruction.cost.product_flops;
   }
   if (products.empty()) return 0;

@@ -26,7 +26,9 @@ Program two_layers() {
   }
   const auto layer = graph.scope("1");
   y = exp(y);
-  return compile(graph, std::span(&y, 1), nullptr, cpu_backend());
+  CompileOptions apart;
+  apart.fuse = false;  // a node is an instruction
+  return compile(graph, std::span(&y, 1), nullptr, cpu_backend(), apart);
 }
 
 class ProfileTest : public testing::Test {

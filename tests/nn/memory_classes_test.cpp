@@ -106,6 +106,26 @@ TEST_P(MemoryClasses, OverwritingChangesNoBit) {
   EXPECT_EQ(run(config(), options).gradients, run(config(), {}).gradients);
 }
 
+// Activations and norms around the products, dropout off: everything that fuses does.
+TEST(Fusion, ChangesNoBitOfAGpt) {
+  for (const DType dtype : {DType::f32, DType::f64})
+    for (const Activation activation : {Activation::gelu, Activation::gelu_erf, Activation::relu}) {
+      GptConfig config = config_of(true, dtype);
+      config.kind = Layers::gpt;
+      config.activation = activation;
+      CompileOptions plain;
+      plain.fuse = false;
+      const Result apart = run(config, plain), fused = run(config, {}, 3);
+      EXPECT_EQ(fused.gradients, apart.gradients);
+      // A bias, and an activation or a residual stream, on each of four products a layer; and gelu's
+      // gradient.
+      EXPECT_LE(fused.instructions + 4 * 7, apart.instructions);
+      CompileOptions again;
+      again.memory = recompute({"h.*"});
+      EXPECT_EQ(run(config, again).gradients, apart.gradients);
+    }
+}
+
 TEST(MemoryRules, MatchLeadingComponents) {
   EXPECT_TRUE(matches_scope("h.*", "h.3.attn.c_attn"));
   EXPECT_TRUE(matches_scope("h.*.attn", "h.3.attn"));

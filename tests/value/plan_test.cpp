@@ -4,8 +4,10 @@
 
 #include "tests/value/plan_checker.h"
 #include "tests/value/random_graph.h"
+#include "value/fuse.h"
 #include "value/ops/attention.h"
 #include "value/ops/embedding.h"
+#include "value/ops/fused.h"
 #include "value/ops/loss.h"
 #include "value/ops/norm.h"
 #include "value/ops/random.h"
@@ -18,6 +20,7 @@ constexpr std::uint64_t kSeeds = 150;
 
 Program compiled(RandomGraph& random, bool in_place) {
   CompileOptions options;
+  options.fuse = false;  // the checker reads the graph that was arranged
   options.in_place = in_place;
   options.backward_from = random.backward_from;
   return compile(random.graph, random.outputs, &random.store, cpu_backend(), options);
@@ -47,6 +50,30 @@ TEST(Plan, EveryReadFindsWhatWasWritten) {
   EXPECT_GT(blocks, kSeeds);
   EXPECT_GT(calls, 10 * kSeeds);
   EXPECT_GT(overwritten, kSeeds) << "the graphs overwrite operands often enough to test it";
+}
+
+TEST(Plan, EveryReadOfAFusedGraphFindsWhatWasWritten) {
+  int fused = 0, kept = 0;
+  for (std::uint64_t seed = 1; seed <= 2000; ++seed) {
+    RandomGraph random(seed, 30);
+    std::vector<OutputRef> refs;
+    for (const Value& output : random.outputs) refs.push_back(random.graph.check(output));
+    const Rewritten now = fuse_products(random.graph, refs, random.backward_from);
+    std::vector<Value> outputs;
+    for (const OutputRef& ref : now.outputs) outputs.push_back(now.graph->handle(ref));
+    CompileOptions options;
+    options.fuse = false;
+    options.backward_from = now.backward_from;
+    const Program program = compile(*now.graph, outputs, &random.store, cpu_backend(), options);
+    EXPECT_EQ(PlanChecker(*now.graph, program, random.store, true).run(), "") << "seed " << seed;
+    for (const Instruction& i : program.instructions) {
+      if (i.op != &ops::fused_product) continue;
+      ++fused;
+      kept += program.operands[i.first_operand + i.inputs + 1].space != Space::none;
+    }
+  }
+  EXPECT_GT(fused, 100) << "the graphs fuse often enough to test it";
+  EXPECT_GT(kept, 10);
 }
 
 // Moves buffer `b`, with everything that lies in it, to `offset`.
@@ -99,8 +126,11 @@ TEST(Plan, PoisonThreadsSchedulesAndOverwritingChangeNoBit) {
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     RandomGraph random(seed, 30);
     const std::vector<Bytes> plain = random.run({});
-    CompileOptions apart;
+    CompileOptions apart, unfused;
     apart.in_place = false;
+    unfused.fuse = false;
+    EXPECT_EQ(random.run({.team = {}, .compile = unfused, .poison = std::byte{0x5A}}), plain)
+        << "seed " << seed;
     EXPECT_EQ(random.run({.team = {}, .compile = {}, .poison = std::byte{0xFF}}), plain) << "seed " << seed;
     EXPECT_EQ(random.run({.team = {}, .compile = {}, .poison = std::byte{0x00}}), plain) << "seed " << seed;
     EXPECT_EQ(random.run({.team = {}, .compile = apart, .poison = std::byte{0x7F}}), plain)
@@ -155,7 +185,9 @@ TEST(Plan, OfAModel) {
   accumulate_gradients(loss, graph.constant(1.0, DType::f32), leaves);
   const std::vector<Value> outputs{loss};
   const Program program = compile(graph, outputs, &store, cpu_backend(), options);
-  EXPECT_EQ(PlanChecker(graph, program, store, true).run(), "");
+  options.fuse = false;  // the checker reads the graph that was arranged
+  EXPECT_EQ(PlanChecker(graph, compile(graph, outputs, &store, cpu_backend(), options), store, true).run(),
+            "");
 
   Graph update;
   const Value lr = update.register_value("lr", DType::f32);

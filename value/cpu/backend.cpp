@@ -20,6 +20,7 @@ const Backend& cpu_backend() {
     cpu::add_reduce(table);
     cpu::add_layout(table);
     cpu::add_matmul(table);
+    cpu::add_fused_product(table);
     cpu::add_softmax(table);
     cpu::add_embedding(table);
     cpu::add_attention(table);

@@ -46,6 +46,18 @@ Plan plan_of(const Gemm<T>& g) {
   return plan;
 }
 
+template <class T>
+GemmRegion region_of(const Gemm<T>& g, const Plan& plan, std::int64_t tile) {
+  const std::int64_t item = tile / (plan.tiles_m * plan.tiles_n);
+  if (plan.tiny) {
+    const std::int64_t row = tile % plan.tiles_m * kTinyRows;
+    return {item, row, std::min(kTinyRows, g.m - row), 0, g.n};
+  }
+  const auto [row, rows] = part_of(g.m, kBlockRows, plan.tiles_m, tile / plan.tiles_n % plan.tiles_m);
+  const auto [col, cols] = part_of(g.n, kBlockCols<T>, plan.tiles_n, tile % plan.tiles_n);
+  return {item, row, rows, col, cols};
+}
+
 // One item of the batch: op(A) and op(B) as views.
 template <class T>
 struct Item {
@@ -121,9 +133,8 @@ std::int64_t block_a_size(const Gemm<T>& g, const Plan& plan) {
 template <class T>
 void packed_product(const Gemm<T>& g, const Plan& plan, std::int64_t tile, T* scratch) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  const auto [a, b, c] = item_of(g, tile / (plan.tiles_m * plan.tiles_n));
-  const auto [row, rows] = part_of(g.m, kBlockRows, plan.tiles_m, tile / plan.tiles_n % plan.tiles_m);
-  const auto [col, cols] = part_of(g.n, kCols, plan.tiles_n, tile % plan.tiles_n);
+  const auto [item, row, rows, col, cols] = region_of(g, plan, tile);
+  const auto [a, b, c] = item_of(g, item);
   T* const packed_b = scratch + block_a_size(g, plan);
   const std::int64_t blocks = ceil_div(g.k, kBlockK);
   for (std::int64_t block = 0; block < blocks; ++block) {
@@ -169,6 +180,11 @@ std::int64_t gemm_tiles(const Gemm<T>& g) {
 }
 
 template <class T>
+GemmRegion gemm_region(const Gemm<T>& g, std::int64_t tile) {
+  return region_of(g, plan_of(g), tile);
+}
+
+template <class T>
 std::size_t gemm_thread_bytes(const Gemm<T>& g) {
   const Plan plan = plan_of(g);
   if (plan.tiny) return 0;
@@ -180,14 +196,16 @@ template <class T>
 void gemm_tile(const Gemm<T>& g, std::int64_t tile, void* scratch) {
   const Plan plan = plan_of(g);
   if (!plan.tiny) return packed_product(g, plan, tile, static_cast<T*>(scratch));
-  const std::int64_t row = tile % plan.tiles_m * kTinyRows;
-  tiny_product(g, tile / plan.tiles_m, row, std::min(row + kTinyRows, g.m));
+  const GemmRegion region = region_of(g, plan, tile);
+  tiny_product(g, region.item, region.row, region.row + region.rows);
 }
 
 template void check(const Gemm<float>&);
 template void check(const Gemm<double>&);
 template std::int64_t gemm_tiles(const Gemm<float>&);
 template std::int64_t gemm_tiles(const Gemm<double>&);
+template GemmRegion gemm_region(const Gemm<float>&, std::int64_t);
+template GemmRegion gemm_region(const Gemm<double>&, std::int64_t);
 template std::size_t gemm_thread_bytes(const Gemm<float>&);
 template std::size_t gemm_thread_bytes(const Gemm<double>&);
 template void gemm_tile(const Gemm<float>&, std::int64_t, void*);

@@ -6,10 +6,6 @@
 
 namespace graingrad::cpu {
 
-/// What is done to a tile of C while it is hot. A seam: fused epilogues come with the patterns that compile
-/// fuses.
-enum class Epilogue { none };
-
 /// C = or += op(A) op(B), for each of `batch` items: C is [m, n], op(A) [m, k], op(B) [k, n], all row-major
 /// with the leading dimensions lda, ldb, ldc in elements; op transposes what is stored, so A is stored [k, m]
 /// where transpose_a. Item i's operands start i * stride elements further on; a stride of 0 shares an operand
@@ -29,7 +25,6 @@ struct Gemm {
   bool transpose_a = false, transpose_b = false, accumulate = false;
   /// Grains of the contraction, summed by the fixed tree. Only 1 so far.
   int grains = 1;
-  Epilogue epilogue = Epilogue::none;
 };
 
 /// Throws UsageError for negative extents, leading dimensions shorter than a row, and grains other than 1.
@@ -41,6 +36,14 @@ void check(const Gemm<T>& gemm);
 /// pointers may be null here and in gemm_thread_bytes: only extents and strides are read.
 template <class T>
 std::int64_t gemm_tiles(const Gemm<T>& gemm);
+
+/// The part of C that a tile writes: rows [row, row + rows), columns [col, col + cols) of one item of the
+/// batch.
+struct GemmRegion {
+  std::int64_t item = 0, row = 0, rows = 0, col = 0, cols = 0;
+};
+template <class T>
+GemmRegion gemm_region(const Gemm<T>& gemm, std::int64_t tile);
 
 /// Bytes of scratch that each thread has to itself; less than 1 MiB. Align it to 64.
 template <class T>

@@ -9,6 +9,7 @@ void add_elementwise(Backend& backend);
 void add_reduce(Backend& backend);
 void add_layout(Backend& backend);
 void add_matmul(Backend& backend);
+void add_fused_product(Backend& backend);
 void add_softmax(Backend& backend);
 void add_embedding(Backend& backend);
 void add_attention(Backend& backend);

@@ -224,8 +224,8 @@ TEST(Profile, SharesAddUpToTheStep) {
     const Outcome outcome =
         run({.program = "gpt_attention", .arguments = kModel + "--threads 2 --profile", .ranks = ranks});
     ASSERT_EQ(outcome.code, 0) << outcome.err;
-    for (const char* piece :
-         {"profile of 2 steps", "GB/s", "linear", "h.*.attn.c_attn", "update", "load", "zero", "of roof"})
+    for (const char* piece : {"profile of 2 steps", "GB/s", "fused_product", "h.*.attn.c_attn", "update",
+                              "load", "zero", "of roof"})
       EXPECT_THAT(outcome.out, HasSubstr(piece));
     // The two tables: every row's share.
     const std::string tables = outcome.out.substr(std::min(outcome.out.find("\n  op "), outcome.out.size()));

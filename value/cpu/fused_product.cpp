@@ -1,0 +1,86 @@
+// A product whose tiles go through elementwise steps while they are in the cache.
+#include "value/ops/fused.h"
+
+#include <algorithm>
+
+#include "value/cpu/elementwise_rows.h"
+#include "value/cpu/functors.h"
+#include "value/cpu/gemm.h"
+#include "value/cpu/kernels.h"
+
+namespace graingrad::cpu {
+namespace {
+
+template <class T>
+Gemm<T> describe(const Call& call) {
+  const Shape &a = call.input_specs[0].shape, &b = call.input_specs[1].shape;
+  Gemm<T> g;
+  g.transpose_a = call.attributes->integers[0] != 0;
+  g.transpose_b = call.attributes->integers[1] != 0;
+  g.m = a[g.transpose_a ? 1 : 0];
+  g.k = a[g.transpose_a ? 0 : 1];
+  g.n = g.ldc = b[g.transpose_b ? 0 : 1];
+  g.lda = a[1];
+  g.ldb = b[1];
+  if (!call.inputs.empty()) {
+    g.a = call.in<T>(0);
+    g.b = call.in<T>(1);
+  }
+  if (!call.outputs.empty()) g.c = call.out<T>();
+  return g;
+}
+
+// Elements [first, first + n) of row `row` of C, through all steps. `call` has the other operands.
+template <class T>
+void run_steps(const Call& call, std::int64_t row, std::int64_t first, std::int64_t n) {
+  const auto& steps = call.attributes->integers;
+  const std::int64_t columns = call.output_specs[0].shape[1], kept = steps[2], at = row * columns + first;
+  T* const c = call.out<T>() + at;
+  std::size_t operand = 2;
+  const auto keep = [&](std::int64_t done) {
+    if (done == kept && call.outputs[1] != nullptr) std::copy_n(c, n, call.out<T>(1) + at);
+  };
+  keep(0);
+  for (std::size_t s = 3; s < steps.size(); s += 2) {
+    const bool is_first = steps[s + 1] == 0;
+    visit(static_cast<Elementwise>(steps[s]), [&]<class F>(F) {
+      if constexpr (F::kArity == 1) {
+        unary_row<F>(c, c, n);
+      } else {
+        const bool whole = call.input_specs[operand] == call.output_specs[0];
+        const T* const other = call.in<T>(operand) + (whole ? at : first);
+        ++operand;
+        is_first ? binary_row<F, true, true>(c, other, c, n) : binary_row<F, true, true>(other, c, c, n);
+      }
+    });
+    keep(static_cast<std::int64_t>(s - 3) / 2 + 1);
+  }
+}
+
+std::int64_t tiles(const Call& call, int) {
+  return visit_floating(call.output_specs[0].dtype,
+                        [&]<class T>(T) { return gemm_tiles(describe<T>(call)); });
+}
+
+void tile(const Call& call, int, std::int64_t i, void* scratch) {
+  visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
+    const Gemm<T> g = describe<T>(call);
+    gemm_tile(g, i, scratch);
+    const GemmRegion region = gemm_region(g, i);
+    for (std::int64_t row = region.row; row < region.row + region.rows; ++row)
+      run_steps<T>(call, row, region.col, region.cols);
+  });
+}
+
+std::size_t thread_bytes(const Call& call) {
+  return visit_floating(call.output_specs[0].dtype,
+                        [&]<class T>(T) { return gemm_thread_bytes(describe<T>(call)); });
+}
+
+}  // namespace
+
+void add_fused_product(Backend& backend) {
+  backend.add(ops::fused_product, {.tile = tile, .tiles = tiles, .thread_bytes = thread_bytes});
+}
+
+}  // namespace graingrad::cpu
