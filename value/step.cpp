@@ -130,7 +130,7 @@ Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& u
       times_(workspaces_.size()) {
   if (plan_.workers.size() != workspaces_.size()) throw UsageError("Step: one workspace for each worker");
   if (store.gradient_blocks() < plan_.gradient_blocks) throw UsageError("Step: too few gradient blocks");
-  if (!hooks_.overlap) return;
+  if (hooks_.overlap.buckets.empty()) return;
   if (workspaces_.size() != 1) throw UsageError("Step: an exchange overlaps with one worker only");
   // What follows the last run and adds blocks is done bucket by bucket instead.
   std::vector<Action>& actions = plan_.workers[0];
@@ -229,8 +229,8 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
 
 void Step::run_last_backward(const Action& action, Workspace& workspace, StepTimes& times) {
   Laps laps;
-  LastBackward companion(*hooks_.overlap, last_combines_, store_);
-  hooks_.overlap->begin();
+  LastBackward companion(hooks_.overlap, last_combines_, store_);
+  hooks_.overlap.begin();
   workspace.run(*programs_[static_cast<std::size_t>(action.program)], Phase::backward, action.block,
                 &companion);
   times.communicate += companion.seconds();

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <vector>
 
 #include "value/buckets.h"
@@ -68,8 +67,8 @@ struct StepHooks {
   std::function<ExchangeTimes()> reduce;
   /// Looks at block 0; throws to stop training.
   std::function<void()> decide;
-  /// Where set, `reduce` only finishes what this began.
-  std::optional<Overlap> overlap = std::nullopt;
+  /// Where it has buckets, `reduce` only finishes what this began.
+  Overlap overlap = {};
 };
 
 /// Runs a StepPlan again and again. Programs, workspaces and store must outlive it.
