@@ -178,10 +178,8 @@ NodeId GptSetup::record_micro_batch(const GptOptions& o, Graph& graph,
   const Value loss = model.loss(tokens, targets);
   graph.accumulate("loss", loss);
   const auto backward_from = static_cast<NodeId>(graph.size());
-  std::vector<Value> parameters;
-  for (const ParameterDescription& p : model.parameters())
-    if (p.trainable) parameters.push_back(graph.parameter(p));
-  names = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), parameters);
+  const std::vector<Value> leaves = model.trainable_leaves(graph);
+  names = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), leaves);
   return backward_from;
 }
 

@@ -66,6 +66,7 @@ class TreeReduction final : public Reduction {
 
   void do_begin() override {
     posted_ = 0;
+    gathers_ = 0;
     gathered_ = 0;
   }
 
@@ -122,6 +123,7 @@ class TreeReduction final : public Reduction {
       add_all(slot.operands, total() + mine.first * element_size(), mine.last - mine.first);
       count_gathered(false);
       post_gather(next.round, slot);
+      ++gathers_;
     }
     ++posted_;
     return true;
@@ -134,9 +136,7 @@ class TreeReduction final : public Reduction {
 
   // A gather that is posted ends in its turn; a round's slot was free for it, so the one before had ended.
   void count_gathered(bool may_wait) {
-    std::size_t gathers = 0;  // posted so far, all in order
-    for (std::size_t i = 0; i < posted_; ++i) gathers += messages_[i].scatter ? 0 : 1;
-    while (gathered_ < gathers && is_done(*slot_of(gathered_).gather, may_wait)) {
+    while (gathered_ < gathers_ && is_done(*slot_of(gathered_).gather, may_wait)) {
       ++gathered_;
       say_reduced();
     }
@@ -221,6 +221,7 @@ class TreeReduction final : public Reduction {
   std::vector<Send> sends_;
   std::vector<Receive> receives_;
   std::size_t posted_ = 0;    // messages
+  std::size_t gathers_ = 0;   // of these, gathers: one a round, in order
   std::size_t gathered_ = 0;  // rounds
 };
 

@@ -5,23 +5,15 @@
 
 #include "value/cpu/elementwise_rows.h"
 #include "value/cpu/functors.h"
-#include "value/cpu/gemm.h"
 #include "value/cpu/kernels.h"
+#include "value/cpu/product.h"
 
 namespace graingrad::cpu {
 namespace {
 
 template <class T>
 Gemm<T> describe(const Call& call) {
-  const Shape &a = call.input_specs[0].shape, &b = call.input_specs[1].shape;
-  Gemm<T> g;
-  g.transpose_a = call.attributes->integers[0] != 0;
-  g.transpose_b = call.attributes->integers[1] != 0;
-  g.m = a[g.transpose_a ? 1 : 0];
-  g.k = a[g.transpose_a ? 0 : 1];
-  g.n = g.ldc = b[g.transpose_b ? 0 : 1];
-  g.lda = a[1];
-  g.ldb = b[1];
+  Gemm<T> g = product_of<T>(call);
   if (!call.inputs.empty()) {
     g.a = call.in<T>(0);
     g.b = call.in<T>(1);

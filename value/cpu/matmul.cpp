@@ -1,8 +1,8 @@
 // Matrix products: the calls of the ops as Gemm descriptions.
 #include "value/ops/matmul.h"
 
-#include "value/cpu/gemm.h"
 #include "value/cpu/kernels.h"
+#include "value/cpu/product.h"
 
 namespace graingrad::cpu {
 namespace {
@@ -11,28 +11,14 @@ namespace {
 struct Product {
   template <class T>
   static Gemm<T> describe(const Call& call) {
-    const Shape &a = call.input_specs[0].shape, &b = call.input_specs[1].shape;
-    Gemm<T> g;
-    g.transpose_a = call.attributes->integers[0] != 0;
-    g.transpose_b = call.attributes->integers[1] != 0;
-    g.m = a[g.transpose_a ? -1 : -2];
-    g.k = a[g.transpose_a ? -2 : -1];
-    g.n = b[g.transpose_b ? -2 : -1];
-    g.lda = a[-1];
-    g.ldb = b[-1];
-    g.ldc = g.n;
-    for (int i = 0; i < a.rank() - 2; ++i) g.batch *= a[i];
-    g.stride_a = g.m * g.k;
-    g.stride_b = g.k * g.n;
-    g.stride_c = g.m * g.n;
-    return g;
+    return product_of<T>(call);
   }
 };
 
 struct ProductInto {
   template <class T>
   static Gemm<T> describe(const Call& call) {
-    Gemm<T> g = Product::describe<T>(call);
+    Gemm<T> g = product_of<T>(call);
     g.accumulate = true;
     return g;
   }

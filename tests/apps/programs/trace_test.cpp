@@ -19,7 +19,7 @@ namespace {
 using nlohmann::json;
 using testing::HasSubstr;
 
-// Several buckets of 1 MiB on two ranks and more.
+// Several buckets on two ranks and more.
 const std::string kModel =
     "--width 256 --heads 4 --layers 2 --sequence 48 --vocab 64 --micro-batch 1 --global-batch 6 --grains 6 "
     "--steps 3 ";
