@@ -129,8 +129,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
 
   const auto seed = static_cast<std::uint64_t>(o.common.seed);
   const std::vector<double> w = true_weights(o.features, seed);
-  const parallel::Piece grains =
-      parallel::run_of(training.shape.summation.grains, world.size(), world.rank());
+  const Piece grains = run_of(training.shape.summation.grains, world.size(), world.rank());
   const auto first_sample = [&](std::int64_t grain) {
     return std::min(o.samples,
                     cut(training.shape.micro_batches, training.shape.summation.grains, grain) * o.block);

@@ -147,7 +147,7 @@ Traffic expected_traffic(const ReductionSpec& spec, int ranks, int rank) {
 Reduction::Reduction(const ReductionSpec& spec, Communicator& communicator)
     : spec_(spec), communicator_(communicator), buckets_(buckets_of(spec)) {
   const Piece run = run_of(spec.grains, communicator.size(), communicator.rank());
-  local_ = parallel::pieces(run.first, run.last, spec.grains);
+  local_ = graingrad::pieces(run.first, run.last, spec.grains);
   work_bytes_ = communication_bytes(spec, communicator.size(), communicator.rank());
 }
 

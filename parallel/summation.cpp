@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <string>
-
 #include <algorithm>
+#include <string>
 
 #include "value/error.h"
 
@@ -41,38 +40,6 @@ void check_summation(const Summation& summation, std::int64_t micro_batches, std
                     ranks, summation.grains, summation.grains == 1 ? "" : "s", summation.grains,
                     summation.grains == 1 ? "" : "s", more));
   }
-}
-
-Piece parent_of(const Piece& node, std::int64_t grains) {
-  Piece parent{0, grains}, at{0, grains};
-  while (at != node) {
-    if (at.last - at.first <= 1) {
-      throw UsageError(fmt::format("summation: [{}, {}) is no node of the tree over {} grains", node.first,
-                                   node.last, grains));
-    }
-    parent = at;
-    const std::int64_t m = middle(at.first, at.last);
-    (node.first < m ? at.last : at.first) = m;
-  }
-  return parent;
-}
-
-std::vector<Piece> pieces(std::int64_t first, std::int64_t last, std::int64_t grains) {
-  std::vector<Piece> result;
-  std::vector<Piece> open{{0, grains}};
-  while (!open.empty()) {
-    const Piece node = open.back();
-    open.pop_back();
-    if (node.first >= last || node.last <= first || node.first >= node.last) continue;
-    if (first <= node.first && node.last <= last) {
-      result.push_back(node);
-      continue;
-    }
-    const std::int64_t m = middle(node.first, node.last);
-    open.push_back({m, node.last});  // the left half is popped first, so the pieces come in order
-    open.push_back({node.first, m});
-  }
-  return result;
 }
 
 }  // namespace graingrad::parallel

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <string_view>
-#include <vector>
 
 #include "value/grains.h"
 
@@ -32,27 +31,5 @@ std::int64_t default_grains(std::int64_t micro_batches, std::int64_t gradient_by
 /// Refuses what cannot be summed so: LayoutError for more ranks than grains (naming --grains), UsageError for
 /// fewer than one grain, more grains than micro-batches (so no data grain is ever empty), or round_major.
 void check_summation(const Summation& summation, std::int64_t micro_batches, std::int64_t ranks);
-
-/// A contiguous run of grains, or a node of the tree: grains [first, last).
-struct Piece {
-  std::int64_t first = 0;
-  std::int64_t last = 0;
-  bool operator==(const Piece&) const = default;
-};
-
-/// The grains that rank `rank` of `ranks` owns: cut(grains, ranks, rank) to cut(grains, ranks, rank + 1).
-/// Also the micro-batches of a grain, as run_of(micro_batches, grains, grain).
-constexpr Piece run_of(std::int64_t grains, std::int64_t ranks, std::int64_t rank) {
-  return {cut(grains, ranks, rank), cut(grains, ranks, rank + 1)};
-}
-
-/// The parent of a node in the tree over [0, grains), which splits [a, b) at middle(a, b). The root's parent
-/// is the root. Throws UsageError for a run that is no node of the tree.
-Piece parent_of(const Piece& node, std::int64_t grains);
-
-/// The maximal complete subtrees of the tree over [0, grains) in the run [first, last), in order: what a rank
-/// that owns the run passes on. One where the run is a node, at most about 2 log2(grains) else, none for an
-/// empty run.
-std::vector<Piece> pieces(std::int64_t first, std::int64_t last, std::int64_t grains);
 
 }  // namespace graingrad::parallel

@@ -25,7 +25,7 @@ std::string simple(std::string_view name, std::string_view category, std::string
 }
 
 std::string describe_bucket(std::string_view name, std::int64_t index, const TraceSubject& subject) {
-  const parallel::Piece& bucket = subject.buckets[static_cast<std::size_t>(index)];
+  const Piece& bucket = subject.buckets[static_cast<std::size_t>(index)];
   return fmt::format(
       R"("name":"{} {}","cat":"exchange","args":{{"bucket":{},"first":{},"last":{},"bytes":{},"reduce":{}}})",
       name, index, index, bucket.first, bucket.last, (bucket.last - bucket.first) * subject.element_bytes,

@@ -18,7 +18,7 @@ namespace graingrad::apps {
 struct TraceSubject {
   std::vector<const Program*> programs = {};
   const Program* update = nullptr;
-  std::vector<parallel::Piece> buckets = {};  ///< element ranges of the gradient block, by bucket
+  std::vector<Piece> buckets = {};  ///< element ranges of the gradient block, by bucket
   std::int64_t element_bytes = 4;
   std::string reduce = "tree";
 };

@@ -66,7 +66,7 @@ TEST_P(ChunkWeights, MakeTheMean) {
   EXPECT_LT(distance(whole, by_hand()), 1e-12);
   Gradient weighted{}, plain{};
   for (std::int64_t rank = 0; rank < ranks; ++rank) {
-    const parallel::Piece share = parallel::run_of(kSamples, ranks, rank);
+    const Piece share = run_of(kSamples, ranks, rank);
     const Gradient part = mean_gradient(share.first, share.last);
     const auto count = static_cast<double>(share.last - share.first);
     for (std::size_t j = 0; j < 5; ++j) {
