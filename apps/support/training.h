@@ -25,6 +25,7 @@ struct TrainingFlags {
   std::string reduce = "tree";
   std::int64_t threads = 0;
   std::string schedule = "static";
+  std::string isa = "auto";
   std::string bind = "auto";
   std::string metrics;
   std::int64_t grains = 0;
@@ -35,6 +36,8 @@ struct TrainingFlags {
   std::int64_t world = 1;
 
   void declare(Cli& cli);
+  /// The kernels of --isa. Throws EnvironmentError where this machine lacks the instructions.
+  const Backend& backend() const;
 };
 
 /// A training run before it has memory. Programs must outlive it.
