@@ -85,7 +85,7 @@ class Backend {
   /// block `repeats` times on operands that stay in the first-level cache, in 64 KiB at `memory`, and returns
   /// the flops.
   using Roof = double (*)(float* memory, std::int64_t repeats);
-  void add_roof(Roof roof) { roof_ = roof; }
+  void add_roof(Roof measure) { roof_ = measure; }
   Roof roof() const { return roof_; }
   ScalarRunner<float> scalars(float) const { return f32_; }
   ScalarRunner<double> scalars(double) const { return f64_; }
