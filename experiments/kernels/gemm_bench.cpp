@@ -5,6 +5,7 @@
 #include <Eigen/Core>
 #include <vector>
 
+#include "experiments/kernels/gemm_shapes.h"
 #include "value/compile.h"
 #include "value/ops/matmul.h"
 #include "value/workspace.h"
@@ -13,24 +14,11 @@ namespace {
 
 using namespace graingrad;
 
-struct Shape3 {
-  std::int64_t m, n, k;
-  bool ta, tb;
-};
-
-Shape3 shape_of(const benchmark::State& state) {
-  return {state.range(0), state.range(1), state.range(2), state.range(3) != 0, state.range(4) != 0};
-}
-
-void report(benchmark::State& state, const Shape3& s) {
-  state.counters["GFLOP/s"] = benchmark::Counter(
-      2e-9 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k),
-      benchmark::Counter::kIsIterationInvariantRate);
-}
+using bench::Product;
 
 void ours(benchmark::State& state) {
-  const Shape3 s = shape_of(state);
-  const int threads = static_cast<int>(state.range(5));
+  const Product s(state);
+  const int threads = s.threads;
   Graph graph;
   const Value a = graph.input("a", {DType::f32, s.ta ? Shape{s.k, s.m} : Shape{s.m, s.k}});
   const Value b = graph.input("b", {DType::f32, s.tb ? Shape{s.n, s.k} : Shape{s.k, s.n}});
@@ -40,7 +28,7 @@ void ours(benchmark::State& state) {
   Workspace workspace({&program}, store, {threads, cpu::Schedule::fixed});
   workspace.poison(std::byte{0x3C});
   for (auto _ : state) workspace.run(program, Phase::forward);
-  report(state, s);
+  s.report(state);
 }
 
 using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -48,8 +36,8 @@ using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 // Eigen is told not to start threads of its own (its split would enter the bits), so each thread gets a band
 // of C: what a user of Eigen would write by hand.
 void eigen(benchmark::State& state) {
-  const Shape3 s = shape_of(state);
-  const int threads = static_cast<int>(state.range(5));
+  const Product s(state);
+  const int threads = s.threads;
   const Matrix a = Matrix::Constant(s.ta ? s.k : s.m, s.ta ? s.m : s.k, 0.0115f);
   const Matrix b = Matrix::Constant(s.tb ? s.n : s.k, s.tb ? s.k : s.n, 0.0115f);
   Matrix c(s.m, s.n);
@@ -66,27 +54,10 @@ void eigen(benchmark::State& state) {
     benchmark::DoNotOptimize(c.data());
     benchmark::ClobberMemory();
   }
-  report(state, s);
+  s.report(state);
 }
 
-void shapes(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"m", "n", "k", "ta", "tb", "threads"})->UseRealTime()->Unit(benchmark::kMicrosecond);
-  for (const int threads : {1, 2})
-    for (const auto& [rows, out, in] : {std::tuple{256, 1536, 512},
-                                        {256, 512, 512},
-                                        {256, 256, 512},
-                                        {256, 2304, 768},
-                                        {256, 768, 768},
-                                        {256, 3072, 768},
-                                        {256, 768, 3072},
-                                        {768, 512, 128}}) {
-      bench->Args({rows, out, in, 0, 1, threads});  // x w^T
-      bench->Args({rows, in, out, 0, 0, threads});  // dy w
-      bench->Args({out, in, rows, 1, 0, threads});  // dy^T x
-    }
-}
-
-BENCHMARK(ours)->Apply(shapes);
-BENCHMARK(eigen)->Apply(shapes);
+BENCHMARK(ours)->Apply(bench::gpt_products);
+BENCHMARK(eigen)->Apply(bench::gpt_products);
 
 }  // namespace
