@@ -221,7 +221,7 @@ void execute(const Program& program, Phase phase, const Bases& bases, const Team
     run_thread(run, first, last, 0, states[0]);
   } else {
     constexpr omp_sched_t kKinds[] = {omp_sched_static, omp_sched_dynamic, omp_sched_guided};
-    omp_set_schedule(kKinds[static_cast<std::size_t>(team.schedule)], 0);
+    omp_set_schedule(kKinds[static_cast<std::size_t>(team.schedule)], team.chunk);
 #pragma omp parallel num_threads(team.threads)
     {
       const int thread = omp_get_thread_num();
