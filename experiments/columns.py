@@ -34,7 +34,7 @@ RESULTS = {
     "time_split": TRAINING + ("slowed_rank",),
     "reduction": ("grains", "parameters", "communication.calls", "communication.bytes", "messages", "pieces", "repeats") +
                  SECONDS + ("wait.median", "hash", "skipped"),
-    "openmp": TRAINING + ("items_per_thread", "item_ns", "max_over_mean", "max_over_mean_worst", "start_us",
+    "openmp": TRAINING + ("item_ns", "max_over_mean", "max_over_mean_worst", "start_us",
                           "work_first", "start_us_first") + SECONDS,
     "hybrid": TRAINING,
     "extrapolation": TRAINING + ("grains_flag", "messages", "pieces") + SECONDS,

@@ -68,3 +68,14 @@ def free_bytes():
     except OSError:
         pass
     return 0
+
+
+def parse_cpus(text):
+    """"0-2,5" as {0, 1, 2, 5}; empty for anything else."""
+    found = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match:
+            return set()
+        found.update(range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1))
+    return found

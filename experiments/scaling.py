@@ -29,7 +29,7 @@ def points(sweep, ranks_of, batch_of):
 
 
 def _same_bits(sweep, workload, reference):
-    def result(record):
+    def result(record, _):
         hashes = [row["hash"] for row in where(sweep.mine(), workload=workload, kind=reference, ranks=1)]
         own = record["mesh"]["data"] == 1
         return {"same_bits": "reference" if own else not hashes and "unchecked" or record["hash"] == hashes[0]}

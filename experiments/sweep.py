@@ -39,7 +39,7 @@ class Point:
     bind: bool = True            # one core a thread where there are enough
     beside: object = None        # a context manager that does something else to the machine meanwhile
     repeats: int | None = None   # None: the sweep's
-    result: object = None        # what the run adds to its row: a function of the record, or of None where `skip`
+    result: object = None        # what a run adds to its row: a function of the record and of what was seen from outside
     skip: str = ""               # why it is not run at all: the row says so
     seconds: float = 2.0         # a guess, until it has been measured
 
@@ -223,7 +223,6 @@ class Sweep:
                    threads=str(point.threads), launcher=self.options.launcher, flags=shlex.join(point.flags),
                    environment=" ".join(f"{k}={v}" for k, v in sorted(point.environment.items())))
         row.update({name: str(point.key[name]) for name in columns.KEYS[self.name]})
-        record = None
         if point.skip:
             row["skipped"] = point.skip
             row["load_before"] = f"{machine.load():.2f}"
@@ -233,8 +232,8 @@ class Sweep:
             row.update(seen)
             flat = flatten(record)
             row.update({name: flat[name] for name in columns.RESULTS[self.name] if name in flat and row[name] == ""})
-        if point.result:
-            row.update({name: text(value) for name, value in point.result(record).items()})
+            if point.result:
+                row.update({name: text(value) for name, value in point.result(record, seen).items()})
         return row
 
     def _name(self, cells):
