@@ -29,7 +29,7 @@ class Workload:
 
 def _regression(engine):
     return Workload(f"regression_{engine}", "linear_regression", ["--engine", engine], "--samples", 10000, 100,
-                    "--epochs", 300, 100, 1.5)
+                    "--epochs", 300, 100, 0.7)
 
 
 WORKLOADS = {w.name: w for w in (
