@@ -1,5 +1,6 @@
 """What the figures share: colours that colour-blind readers can tell apart, medians with quartile bars, oversubscribed points
 that no line joins, and files that are the same bytes for the same csv."""
+import math
 import os
 import sys
 
@@ -70,12 +71,24 @@ def shade_crowded(axes, cores, largest):
         axes.set_xlim(right=right)
 
 
-def caption(figure, rows):
+def legend(axes):
+    """Right of its axes, where no point can lie under it."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def whole_decades(axes):
+    """A log y axis from one power of ten to another, so that it always has numbers to read."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
+
+
+def caption(figure, rows, how="medians with quartile bars"):
     """What was measured where, under the figure: an unlabelled figure travels badly."""
     first, repeats = rows[0], len({r["repeat"] for r in rows if "repeat" in r})
     words = (f"{first['cpu']}, {first['cores']} cores, commit {first['commit']}"
-             f"{f', {repeats} repeats' if repeats else ''}{', QUICK RUN' if first['quick'] == 'yes' else ''}; "
-             "medians with quartile bars")
+             f"{f', {repeats} repeat(s)' if repeats else ''}{', QUICK RUN' if first['quick'] == 'yes' else ''}; "
+             f"{how}")
     figure.supxlabel(words, fontsize=7, color="#555555")
 
 

@@ -57,6 +57,7 @@ def main():
             draw.save(function(reader(options.experiments)), options.out, name)
             print(f"{name}: drawn")
         except table.TableError as error:
+            draw.plt.close("all")  # what was begun
             print(f"{name}: not drawn: {error}", file=sys.stderr)
             failed = 1
     return failed

@@ -10,7 +10,7 @@ WHAT = {"held_out": "held out", "weak_scaling": "weak scaling", "strong_scaling"
 def extrapolation(read):
     rows = best_rows(read("extrapolation", "predictions.csv", columns.PREDICTIONS))
     known = need([r for r in rows if r["kind"] in WHAT], "kind held_out", "extrapolation/predictions.csv")
-    figure, (scatter, errors) = draw.panels(2, width=4.8, height=3.6)
+    figure, (scatter, errors) = draw.panels(2, width=6.2, height=3.6)
     ends = [f(r.number(n) for r in known for n in ("measured_seconds", "predicted_seconds")) for f in (min, max)]
     scatter.plot(ends, ends, color="#888888", linewidth=0.8)
     for i, (kind, label) in enumerate(WHAT.items()):
@@ -26,7 +26,7 @@ def extrapolation(read):
     scatter.set_xlabel("measured seconds")
     scatter.set_ylabel("predicted seconds")
     scatter.set_title("steps and sums")
-    scatter.legend(loc="upper left")
+    draw.legend(scatter)
     groups = [(label, [abs(100 * r.number("error")) for r in where(known, kind=kind, oversubscribed="no")])
               for kind, label in WHAT.items()]
     groups = [(label, values) for label, values in groups if values]
@@ -40,8 +40,8 @@ def extrapolation(read):
     errors.set_xlabel("|error|, %")
     errors.set_ylabel("share of points with less")
     errors.set_title("distribution, not oversubscribed")
-    errors.legend(loc="best")
-    draw.caption(figure, rows)
+    draw.legend(errors)
+    draw.caption(figure, rows, "a point is the median of its repeats")
     figure.suptitle("The model against measurements that it was not fitted to", fontsize=11)
     return figure
 
@@ -66,7 +66,7 @@ def networks(read):
                 axes.plot(*zip(*sorted(points)), color=draw.COLOURS[i], marker=draw.MARKERS[i], markersize=5, linewidth=1.3,
                           label="measured on one machine" if i == 0 else None)
         axes.set_xscale("log", base=2)
-        ticks = [1, 2, 8, 32, 128, 512, 1024]
+        ticks = [1, 2, 8, 32, 128, 1024]
         axes.set_xticks(ticks, [str(t) for t in ticks])
         axes.minorticks_off()
         axes.set_ylim(0, 1.1)
@@ -74,9 +74,9 @@ def networks(read):
         axes.set_ylabel("efficiency of weak scaling")
         first = where(beyond, network=network)[0]
         axes.set_title(f"{network}: {1e6 * first.number('alpha'):.3g} us, {1e-9 / first.number('beta'):.3g} GB/s")
-        axes.text(0.97, 0.04, "PREDICTION", transform=axes.transAxes, ha="right", fontsize=13, color="#BBBBBB")
-    axes_all[0].legend(loc="lower left", fontsize=7)
-    draw.caption(figure, rows)
+        axes.text(0.6, 0.5, "PREDICTION", transform=axes.transAxes, ha="center", fontsize=16, color="#E5E5E5", zorder=0)
+    draw.legend(axes_all[-1])
+    draw.caption(figure, rows, "calibrated there; measured points are medians")
     figure.suptitle("Predicted, not measured: each rank brings its own data, every message crosses the network (dashed, hollow)",
                     fontsize=11)
     return figure

@@ -16,11 +16,11 @@ def correctness(read):
     for i, (values, label) in enumerate(((ours, "ours"), (SEED_FIT, "second seed"))):
         weights.bar([k + (i - 0.5) * 0.38 for k in range(len(w))], [max(abs(a - b), 1e-7) for a, b in zip(values, w)], 0.36,
                     color=draw.COLOURS[i], label=label)
-    weights.set_yscale("log")
     weights.set_xticks(range(len(w)), [f"w{k + 1}\n{v:.4g}" for k, v in enumerate(w)])
+    draw.whole_decades(weights)
     weights.set_ylabel("|W - fit|")
     weights.set_title("300 epochs on noisy data")
-    weights.legend(loc="best")
+    weights.legend(loc="upper right", framealpha=1, frameon=True, edgecolor="white")
     for i, engine in enumerate(("scalar", "vector")):
         mine = need(where(losses, engine=engine), f"engine {engine}", "correctness/losses.csv")
         curve.plot([int(r["epoch"]) for r in mine], [r.number("loss") for r in mine], color=draw.COLOURS[i],
@@ -98,7 +98,7 @@ def data_parallel(read):
         axes.errorbar(at, m, yerr=bars, marker="o", color=draw.COLOURS[at], capsize=4)
     axes.set_xticks(range(len(cases)), [label for _, label in cases])
     axes.set_xlim(-0.5, len(cases) - 0.5)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.08)
     axes.set_ylabel("tokens/s")
     axes.set_title("GPT-2 124M on two cores")
     draw.caption(figure, [{**r, "quick": "no", "repeat": r["pair"]} for r in rows])

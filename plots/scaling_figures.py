@@ -28,19 +28,18 @@ def _panel(axes, rows, weak, which):
 def weak_scaling(read):
     rows = need(best_rows(read("weak_scaling")), "anything", "weak_scaling")
     figure, (wall, core, seconds) = draw.panels(3)
-    for axes, which, title in ((wall, 2, "efficiency by wall time"), (core, 3, "efficiency by core time")):
+    for axes, which, title in ((wall, 2, "one rank's time / this time"), (core, 3, "the same, by cores instead of ranks")):
         _panel(axes, rows, True, which)
         axes.axhline(1, color="#888888", linewidth=0.8)
         axes.axhline(0.95, color="#888888", linewidth=0.8, linestyle=":")
-        axes.set_ylabel("one rank's step / this step" + ("" if which == 2 else " x ranks / cores"))
+        axes.set_ylabel("efficiency (dotted: 0.95)")
         axes.set_ylim(bottom=0)
         axes.set_title(title)
-    wall.annotate("0.95", (1, 0.95), xytext=(2, -9), textcoords="offset points", fontsize=7, color="#666666")
     _panel(seconds, rows, True, 4)
-    seconds.set_yscale("log")
+    draw.whole_decades(seconds)
     seconds.set_ylabel("seconds a step")
     seconds.set_title("the same work a rank: time of a step")
-    core.legend(loc="lower left")
+    draw.legend(seconds)
     draw.caption(figure, rows)
     figure.suptitle("Weak scaling (hatched and hollow: more ranks than cores)", fontsize=11)
     return figure
@@ -48,7 +47,7 @@ def weak_scaling(read):
 
 def strong_scaling(read):
     rows = need(best_rows(read("strong_scaling")), "anything", "strong_scaling")
-    figure, (speed, efficiency, thousand) = draw.panels(3)
+    figure, (speed, thousand, efficiency) = draw.panels(3)
     ranks_all = set()
     for i, workload in enumerate(_present(rows)):
         found = scaling.efficiencies(rows, workload, False)
@@ -70,11 +69,11 @@ def strong_scaling(read):
     efficiency.set_ylim(bottom=0)
     thousand.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
     thousand.annotate("second seed: 10 ms", (1, 10), xytext=(2, -9), textcoords="offset points", fontsize=7, color="#666666")
-    thousand.set_yscale("log")
+    draw.whole_decades(thousand)
     thousand.set_ylabel("ms a step and 1,000 samples")
     for axes, title in ((speed, "speed-up"), (efficiency, "efficiency"), (thousand, "time of 1,000 samples")):
         axes.set_title(title)
-    efficiency.legend(loc="lower left")
+    draw.legend(efficiency)
     draw.caption(figure, rows)
     figure.suptitle("Strong scaling: a fixed global batch (hatched and hollow: more ranks than cores)", fontsize=11)
     return figure

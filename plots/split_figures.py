@@ -38,7 +38,7 @@ def time_split(read):
         axes.set_xlabel("ranks")
         axes.set_ylabel("ms a step, median rank")
         axes.set_title(LABELS[workload])
-    axes_all[-1].legend(loc="upper right")
+    draw.legend(axes_all[-1])
     draw.caption(figure, rows)
     figure.suptitle("Where a step's time goes; without the barrier waiting counts as communicating (hatched: more ranks than cores)",
                     fontsize=11)
@@ -72,7 +72,7 @@ def stragglers(read):
         axes.set_ylim(bottom=0)
         axes.set_ylabel("forward + backward, ms a step")
         axes.set_title(f"{LABELS[workload]}, {ranks} ranks")
-    axes_all[0].legend(loc="upper left")
+    draw.legend(axes_all[-1])
     draw.caption(figure, rows)
     figure.suptitle("One slowed rank: the others wait for it", fontsize=11)
     return figure

@@ -34,14 +34,14 @@ def reduction(read):
                 points.append((count, values, where(rows, ranks=ranks)[0]["oversubscribed"] == "yes"))
         draw.series(last, points, i + 3, f"{ranks} ranks")
     last.axhline(1, color="#888888", linewidth=0.8)
-    last.set_yscale("log")
-    last.set_ylabel("MPI_Allreduce's time / the tree's")
+    draw.whole_decades(last)
+    last.set_ylabel("MPI_Allreduce / tree, time")
     last.set_title("above 1: the tree is faster")
     for axes in axes_all:
         axes.set_xscale("log")
         axes.set_xlabel("f32 elements")
     axes_all[0].legend(loc="upper left")
-    last.legend(loc="best")
+    draw.legend(last)
     draw.caption(figure, rows)
     figure.suptitle("A sum over ranks (hollow: more ranks than cores)", fontsize=11)
     return figure

@@ -42,14 +42,14 @@ def openmp(read):
     for axes in (speed, effect):
         axes.set_xticks(range(len(labels)), labels)
         axes.grid(axis="x", visible=False)
-        axes.set_xlabel("threads; within a colour, left to right: OpenMP's default chunk, then larger ones")
+        axes.set_xlabel("threads (a colour, left to right: default chunk, larger ones)")
     speed.axhline(1, color="#888888", linewidth=0.8)
     speed.set_ylim(bottom=0)
-    speed.set_ylabel("speed-up of a step over one thread")
+    speed.set_ylabel("speed-up over one thread")
     speed.set_title("threads, schedule, chunk, binding")
-    speed.legend(loc="lower right")
+    draw.legend(effect)
     effect.axhline(1, color="#888888", linewidth=0.8)
-    effect.set_ylabel("rate / rate of static, default chunk")
+    effect.set_ylabel("rate / rate of static")
     effect.set_title("effect of the schedule, same threads and binding")
     draw.caption(figure, rows)
     figure.suptitle("A training step (attention layer) on OpenMP threads (hollow: more threads than cores)", fontsize=11)
@@ -94,7 +94,7 @@ def openmp_split(read):
     cause.set_xlabel("ns an item")
     cause.set_ylabel("most / mean items of a thread")
     cause.set_title(f"dynamic,3 on {late[0]['threads']} threads: why")
-    cause.legend(loc="upper right")
+    cause.legend(loc="best")
     draw.caption(figure, rows)
     figure.suptitle("Who gets the work: 300 short items, as in the second seed's table (dotted: even)", fontsize=11)
     return figure
@@ -104,7 +104,7 @@ def openmp_memory(read):
     rows = best_rows(read("openmp"))
     figure, axes_all = draw.panels(2, width=4.0)
     for axes, cases, title in zip(axes_all, (("scattered", "contiguous"), ("packed", "padded")),
-                                  ("a value and its gradient, 10^6 of them", "10^5 additions a thread into its own sum")):
+                                  ("a value and its gradient, 10^6 of them", "10^5 additions by each thread into its sum")):
         mine = [r for r in rows if r["case"] in cases]
         need(mine, f"cases {cases}", "openmp")
         for i, case in enumerate(cases):
@@ -112,7 +112,7 @@ def openmp_memory(read):
                       if where(mine, case=case, threads=t)]
             draw.series(axes, points, i, case)
         draw.rank_axis(axes, set(values_of(mine, "threads")), "threads")
-        axes.set_yscale("log")
+        draw.whole_decades(axes)
         axes.set_ylabel("ns an item")
         axes.set_title(title)
         axes.legend(loc="best")
@@ -146,7 +146,7 @@ def hybrid(read):
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
     axes.set_xlabel("ranks x threads")
     axes.set_ylabel("speed, best = 1")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    draw.legend(axes)
     axes.set_title("The same cores as ranks or as threads")
     draw.caption(figure, rows)
     return figure
