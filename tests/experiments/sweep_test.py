@@ -115,8 +115,11 @@ class SweepTest(unittest.TestCase):
         for cut in (len(text) - 1, len(text) - 40):
             with open(self.csv, "w", encoding="utf-8") as f:
                 f.write(text[:cut])
-            self.assertEqual(self.run_sweep("--repeats", "1").returncode, 0)
+            again = self.run_sweep("--repeats", "1")
+            self.assertEqual(again.returncode, 0)
+            self.assertIn("[   1/1] hybrid 1: third", again.stderr)
             self.assertEqual(self.names(), [("first", "1"), ("second", "1"), ("third", "1")])
+            self.assertEqual({r["hash"] for r in self.rows()}, {"xxh3:1"})
 
     def test_rows_of_another_commit_do_not_mix(self):
         self.run_sweep("--repeats", "1")
