@@ -64,15 +64,14 @@ def arguments(description, parser=None):
     return parser
 
 
-def rank_counts(cores, quick, beyond=True):
+def rank_counts(cores, quick):
     """1, 2, 4, ... and the cores; beyond them twice and (full) four times as many, oversubscribed."""
     counts = {1, cores}
     power = 2
     while power < cores:
         counts.add(power)
         power *= 2
-    if beyond:
-        counts.update({2 * cores} if quick else {2 * cores, 4 * cores})
+    counts.update({2 * cores} if quick else {2 * cores, 4 * cores})
     return sorted(counts)
 
 

@@ -15,9 +15,16 @@ class Workload:
     quick_epochs: int
     seconds: float   # about how long a full run on one rank takes
 
-    def flags(self, total, threads, quick, *more):
-        steps = self.quick_epochs if quick else self.epochs
-        return [*self.fixed, self.size, str(total), self.steps, str(steps), "--threads", str(threads), *more]
+    def flags(self, total, threads, quick, *more, ranks=1, steps=None):
+        """The command line for a global batch of `total` samples or sequences that up to `ranks` ranks train on."""
+        steps = steps or (self.quick_epochs if quick else self.epochs)
+        # The default is 128 grains at most, and a rank needs one.
+        grains = ["--grains", str(ranks)] if ranks > 128 else []
+        return [*self.fixed, self.size, str(total), self.steps, str(steps), "--threads", str(threads), *grains, *more]
+
+    def fitting(self, ranks_all, total):
+        """The rank counts that have a micro-batch each."""
+        return [ranks for ranks in ranks_all if ranks <= total // self.unit]
 
     def batch(self, shares):
         return shares * self.share

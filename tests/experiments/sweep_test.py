@@ -183,7 +183,6 @@ class CommandTest(unittest.TestCase):
         self.assertEqual(sweep.rank_counts(1, True), [1, 2])
         self.assertEqual(sweep.rank_counts(2, False), [1, 2, 4, 8])
         self.assertEqual(sweep.rank_counts(6, False), [1, 2, 4, 6, 12, 24])
-        self.assertEqual(sweep.rank_counts(6, False, beyond=False), [1, 2, 4, 6])
 
     def test_slots_of_a_hostfile(self):
         with tempfile.NamedTemporaryFile("w", suffix=".hosts") as f:
