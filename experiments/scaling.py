@@ -19,12 +19,12 @@ def points(sweep, ranks_of, batch_of):
         for ranks in checked:
             if ranks > 1 and batches[ranks] != one:
                 found.append(Point({"workload": w.name, "kind": f"reference_{ranks}"}, w.program,
-                                   w.flags(batches[ranks], 1, quick, ranks=ranks), repeats=1, seconds=w.seconds * ranks))
+                                   w.flags(batches[ranks], 1, quick, ranks=ranks), repeats=1, seconds=w.guess(quick) * min(ranks, 4)))
         for ranks in ranks_all:
             reference = f"reference_{ranks}" if batches[ranks] != one else "scaled"
             found.append(Point({"workload": w.name, "kind": "scaled"}, w.program, w.flags(batches[ranks], 1, quick, ranks=ranks if batches[ranks] != one else max(ranks_all)),
                                ranks,
-                               seconds=w.seconds * max(1, batches[ranks] / one / min(ranks, sweep.cores)),
+                               seconds=w.guess(quick) * max(1, batches[ranks] / one / min(ranks, sweep.cores)),
                                result=_same_bits(sweep, w.name, reference if ranks in checked else "")))
     return found
 

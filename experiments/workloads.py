@@ -13,7 +13,11 @@ class Workload:
     steps: str       # the flag that sets the steps
     epochs: int
     quick_epochs: int
-    seconds: float   # about how long a full run on one rank takes
+    seconds: float   # about how long a full run on one rank takes, and a quick one
+    quick_seconds: float
+
+    def guess(self, quick):
+        return self.quick_seconds if quick else self.seconds
 
     def flags(self, total, threads, quick, *more, ranks=1, steps=None):
         """The command line for a global batch of `total` samples or sequences that up to `ranks` ranks train on."""
@@ -36,15 +40,15 @@ class Workload:
 
 def _regression(engine):
     return Workload(f"regression_{engine}", "linear_regression", ["--engine", engine], "--samples", 10000, 100,
-                    "--epochs", 300, 100, 0.7)
+                    "--epochs", 300, 100, 0.6, 0.5)
 
 
 WORKLOADS = {w.name: w for w in (
     _regression("scalar"),
     _regression("vector"),
-    Workload("attention", "gpt_attention", [], "--global-batch", 6, 1, "--steps", 10, 4, 4),
+    Workload("attention", "gpt_attention", [], "--global-batch", 6, 1, "--steps", 10, 4, 3, 1.7),
     Workload("gpt", "gpt_attention", "--model gpt --layers 2 --width 128 --heads 4 --sequence 64 --micro-batch 4".split(),
-             "--global-batch", 24, 4, "--steps", 20, 6, 3),
+             "--global-batch", 24, 4, "--steps", 20, 6, 2, 1.1),
 )}
 
 
