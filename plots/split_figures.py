@@ -32,15 +32,15 @@ def time_split(read):
                 total = [1e3 * sum(_seconds(r, p) for p in columns.PHASES) for r in mine]
                 m, low, high = quartiles(total)
                 axes.errorbar(at, bottom, yerr=[[max(0, m - low)], [max(0, high - m)]], color="black", capsize=2.5, linewidth=1)
-                labels.append(f"{ranks}" + ("" if ranks == 1 or barrier == "yes" else "\nno\nbarrier"))
+                labels.append(f"{ranks}" + ("" if barrier == "yes" else "*"))
         axes.set_xticks(range(len(labels)), labels)
         axes.grid(axis="x", visible=False)
-        axes.set_xlabel("ranks")
+        axes.set_xlabel("ranks (*: without the barrier)")
         axes.set_ylabel("ms a step, median rank")
         axes.set_title(LABELS[workload])
     draw.legend(axes_all[-1])
     draw.caption(figure, rows)
-    figure.suptitle("Where a step's time goes; without the barrier waiting counts as communicating (hatched: more ranks than cores)",
+    figure.suptitle("Where a step's time goes (*: waiting counts as communicating; hatched: more ranks than cores)",
                     fontsize=11)
     return figure
 
