@@ -8,9 +8,12 @@
 
 #include "value/cpu/scalar_block.h"
 #include "value/error.h"
+#include "value/grains.h"
 
 namespace graingrad::cpu {
 namespace {
+
+constexpr std::int64_t kTilesBetweenPolls = 4;
 
 std::byte* address(const Bases& bases, Space space, std::int64_t offset) {
   return space == Space::none ? nullptr : bases.space[static_cast<std::size_t>(space)] + offset;
@@ -91,6 +94,8 @@ struct Run {
   const Bases& bases;
   Trace* trace;
   Companion* companion;
+  int threads;
+  bool even;                 // a thread's tiles are one run: static, and no chunk asked for
   bool alone;                // one thread: nothing to wait for
   std::exception_ptr error;  // of the companion, which is then left alone
 };
@@ -149,24 +154,29 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
   const bool polls = thread == 0 && run.companion != nullptr;
   Lane lane(run.trace, run.program, thread);
 
-  // The tiles of one stage, shared with the other threads; all have finished when it returns.
-  const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t tiles, auto&& tile) {
+  // The tiles of one stage, shared with the other threads; all have finished when it returns. `tiles` runs
+  // tiles [begin, end).
+  const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t count, auto&& tiles) {
     const auto poll = [&] {
       if (polls) lane.around(kind, instruction, [&] { guarded(run, [](Companion& c) { c.poll(); }); });
     };
-    if (run.alone || (tiles == 1 && thread == 0)) {
-      for (std::int64_t i = 0; i < tiles; ++i) {
-        tile(i);
+    // A thread's own tiles, as one run, but for looks at the companion.
+    const auto own = [&](std::int64_t begin, std::int64_t end) {
+      state.tiles += end - begin;
+      while (begin < end) {
+        const std::int64_t next = polls ? std::min(end, begin + kTilesBetweenPolls) : end;
+        tiles(begin, next);
+        begin = next;
         poll();
       }
-      state.tiles += tiles;
-    } else if (tiles > 1) {
+    };
+    if (run.alone || (count == 1 && thread == 0)) {
+      own(0, count);
+    } else if (count > 1 && run.even) {
+      own(cut(count, run.threads, thread), cut(count, run.threads, thread + 1));
+    } else if (count > 1) {
 #pragma omp for schedule(runtime) nowait
-      for (std::int64_t i = 0; i < tiles; ++i) {
-        tile(i);
-        ++state.tiles;
-        poll();
-      }
+      for (std::int64_t i = 0; i < count; ++i) own(i, i + 1);
     }
     lane.mark(kind, instruction);
     if (run.alone) return;
@@ -178,18 +188,22 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
     const Instruction& instruction = run.program.instructions[i];
     if (instruction.kernel == nullptr) {
       share(TraceEvent::Kind::node, i, 1,
-            [&](std::int64_t) { run_block(run.program, instruction, run.bases); });
+            [&](std::int64_t, std::int64_t) { run_block(run.program, instruction, run.bases); });
     } else {
       const Call call = resolve(run.program, instruction, run.bases, state);
       const Kernel& kernel = *instruction.kernel;
       const int stages = kernel.stages == nullptr ? 1 : kernel.stages(call);
       for (int stage = 0; stage < stages; ++stage)
         share(TraceEvent::Kind::node, i, kernel.tiles == nullptr ? 1 : kernel.tiles(call, stage),
-              [&](std::int64_t tile) { kernel.tile(call, stage, tile, scratch); });
+              [&](std::int64_t begin, std::int64_t end) {
+                kernel.run_tiles(call, stage, begin, end, scratch);
+              });
     }
     if (run.companion == nullptr) continue;
     if (const std::int64_t tiles = run.companion->tiles(i); tiles > 0)
-      share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t tile) { run.companion->tile(i, tile); });
+      share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t begin, std::int64_t end) {
+        for (; begin < end; ++begin) run.companion->tile(i, begin);
+      });
     if (polls)
       lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [i](Companion& c) { c.finished(i); }); });
   }
@@ -216,7 +230,14 @@ void execute(const Program& program, Phase phase, const Bases& bases, const Team
   if (extents != nullptr)
     for (std::size_t i = first; i < last; ++i)
       measure(program, program.instructions[i], bases, states[0], *extents);
-  Run run{program, bases, trace, companion, team.threads == 1, nullptr};
+  Run run{program,
+          bases,
+          trace,
+          companion,
+          team.threads,
+          team.schedule == Schedule::fixed && team.chunk == 0,
+          team.threads == 1,
+          nullptr};
   if (run.alone) {
     run_thread(run, first, last, 0, states[0]);
   } else {

@@ -67,13 +67,14 @@ class Stats {
     const std::int64_t chunk = stage / 2;
     return stage % 2 == 0 ? gemm_tiles(product(chunk)) : rows_of(chunk).whole_row_count();
   }
-  void tile(int stage, std::int64_t i, void* scratch) const {
+  void run(int stage, std::int64_t first, std::int64_t last, void* scratch) const {
     const std::int64_t chunk = stage / 2;
-    if (stage % 2 == 0) return gemm_tile(product(chunk), i, scratch);
-    rows_of(chunk).visit_whole(i, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t row = first; row < last; ++row)
-        statistics(chunk * chunk_ + row, logits(chunk) + row * v_);
-    });
+    if (stage % 2 == 0) return gemm_run(product(chunk), first, last, scratch);
+    for (; first < last; ++first) {
+      rows_of(chunk).visit_whole(first, [&](std::int64_t row, std::int64_t end) {
+        for (; row < end; ++row) statistics(chunk * chunk_ + row, logits(chunk) + row * v_);
+      });
+    }
   }
   // The chunk's logits unless they are kept.
   std::size_t shared_bytes() const { return kept_ ? 0 : static_cast<std::size_t>(chunk_ * v_) * sizeof(T); }
@@ -130,8 +131,8 @@ int stats_stages(const Call& call) {
 std::int64_t stats_tiles(const Call& call, int stage) {
   return with_stats(call, [&](const auto& s) { return s.tiles(stage); });
 }
-void stats_tile(const Call& call, int stage, std::int64_t i, void* scratch) {
-  with_stats(call, [&](const auto& s) { s.tile(stage, i, scratch); });
+void stats_run(const Call& call, int stage, std::int64_t first, std::int64_t last, void* scratch) {
+  with_stats(call, [&](const auto& s) { s.run(stage, first, last, scratch); });
 }
 std::size_t stats_shared(const Call& call) {
   return with_stats(call, [](const auto& s) { return s.shared_bytes(); });
@@ -180,7 +181,11 @@ void count_tile(const Call& call, int, std::int64_t, void*) {
 }  // namespace
 
 void add_loss(Backend& backend) {
-  backend.add(ops::softmax_stats, {stats_tile, stats_tiles, stats_stages, stats_shared, stats_thread});
+  backend.add(ops::softmax_stats, {.run = stats_run,
+                                   .tiles = stats_tiles,
+                                   .stages = stats_stages,
+                                   .shared_bytes = stats_shared,
+                                   .thread_bytes = stats_thread});
   backend.add(ops::softmax_stats_gradient, {.tile = gradient_tile, .tiles = gradient_tiles});
   backend.add(ops::count_targets, {.tile = count_tile});
 }

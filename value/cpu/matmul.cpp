@@ -54,13 +54,13 @@ struct Kernels {
   static std::int64_t tiles(const Call& call, int) {
     return visit(call, [](const auto& g) { return gemm_tiles(g); });
   }
-  static void tile(const Call& call, int, std::int64_t i, void* scratch) {
-    visit(call, [&](const auto& g) { gemm_tile(g, i, scratch); });
+  static void run(const Call& call, int, std::int64_t first, std::int64_t last, void* scratch) {
+    visit(call, [&](const auto& g) { gemm_run(g, first, last, scratch); });
   }
   static std::size_t thread_bytes(const Call& call) {
     return visit(call, [](const auto& g) { return gemm_thread_bytes(g); });
   }
-  static constexpr Kernel table() { return {.tile = tile, .tiles = tiles, .thread_bytes = thread_bytes}; }
+  static constexpr Kernel table() { return {.run = run, .tiles = tiles, .thread_bytes = thread_bytes}; }
 };
 
 }  // namespace
