@@ -55,7 +55,7 @@ void TrainingFlags::declare(Cli& cli) {
   cli.integer("--threads", threads, "threads a rank; 0: as many as the rank has CPUs", {0, 4096});
   cli.choice("--schedule", schedule, "how a kernel's tiles are dealt to threads",
              {"static", "dynamic", "guided"});
-  cli.integer("--chunk", chunk, "tiles dealt at a time; 0: OpenMP's default for the schedule", {0, 1 << 20});
+  cli.integer("--chunk", chunk, "tiles dealt at a time; 0: the schedule's default", {0, 1 << 20});
   cli.choice("--bind", bind, "CPU binding: widen Open MPI's default, respect the mask, or none",
              {"auto", "respect", "none"});
   cli.toggle("--no-split-wait", no_split_wait,

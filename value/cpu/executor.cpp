@@ -230,14 +230,9 @@ void execute(const Program& program, Phase phase, const Bases& bases, const Team
   if (extents != nullptr)
     for (std::size_t i = first; i < last; ++i)
       measure(program, program.instructions[i], bases, states[0], *extents);
-  Run run{program,
-          bases,
-          trace,
-          companion,
-          team.threads,
-          team.schedule == Schedule::fixed && team.chunk == 0,
-          team.threads == 1,
-          nullptr};
+  Run run{program,           bases,        trace,
+          companion,         team.threads, team.schedule == Schedule::fixed && team.chunk == 0,
+          team.threads == 1, nullptr};
   if (run.alone) {
     run_thread(run, first, last, 0, states[0]);
   } else {
