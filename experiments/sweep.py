@@ -196,15 +196,15 @@ class Sweep:
                                        cwd=ROOT, start_new_session=True)
             try:
                 out, err = process.communicate(timeout=timeout)
+                wall, after = time.monotonic() - begin, os.times()
             except subprocess.TimeoutExpired:
-                out, err = "", f"no end after {timeout} s"
+                out, err, wall, after = "", f"no end after {timeout} s", timeout, before
             finally:
                 # The job and what it left behind, also after an interrupt.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM if process.poll() is None else signal.SIGKILL)
                 if process.poll() is None:
                     process.wait()
-        wall, after = time.monotonic() - begin, os.times()
         records = [line for line in out.splitlines() if line.startswith('{"event":"final"')]
         if process.returncode != 0 or not records:
             raise Failed(f"{shlex.join(command)} (exit {process.returncode}): {' | '.join(err.strip().splitlines()[-3:])}")
