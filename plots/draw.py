@@ -96,5 +96,6 @@ def save(figure, folder, name):
     """NAME.svg and NAME.png, without dates or versions."""
     os.makedirs(folder, exist_ok=True)
     figure.savefig(os.path.join(folder, name + ".svg"), metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # it stays where it was laid out
     figure.savefig(os.path.join(folder, name + ".png"), metadata={"Software": None})
     plt.close(figure)
