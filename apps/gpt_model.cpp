@@ -142,7 +142,7 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int threads)
     nn::record_adamw(graph, store, o.adamw_options());
   else
     nn::record_sgd(graph, store.parameters(), o.clip_grad > 0);
-  update = compile(graph, {}, &store, cpu_backend());
+  update = compile(graph, {}, &store, o.common.backend());
 
   training.programs = {&program};
   training.update = &update;
@@ -192,7 +192,7 @@ void GptSetup::compile_micro_batch(const GptOptions& o) {
   options.logits_rows = logits_rows;
   for (const std::string& scope : split(o.recompute, ','))
     options.memory.push_back({scope, MemoryClass::recompute});
-  program = compile(graph, {}, &store, cpu_backend(), options);
+  program = compile(graph, {}, &store, o.common.backend(), options);
 }
 
 std::int64_t GptSetup::flops_per_step(const GptOptions& o) const {

@@ -63,9 +63,10 @@ struct Setup {
         store(o.dtype == "f32" ? DType::f32 : DType::f64) {
     declare_regression(store, engine, o.features);
     const std::int64_t tail = o.samples % o.block;
-    programs.push_back(compile_block(store, std::min(o.block, o.samples), o.features));
-    if (tail != 0 && o.samples > o.block) programs.push_back(compile_block(store, tail, o.features));
-    update = compile_update(store);
+    programs.push_back(compile_block(store, std::min(o.block, o.samples), o.features, o.common.backend()));
+    if (tail != 0 && o.samples > o.block)
+      programs.push_back(compile_block(store, tail, o.features, o.common.backend()));
+    update = compile_update(store, o.common.backend());
     training.emplace(Training{.store = store, .programs = {}, .update = &update});
     for (const Program& program : programs) training->programs.push_back(&program);
     parallel::StepShape& shape = training->shape;

@@ -69,7 +69,8 @@ void declare_regression(ParameterStore& store, Engine engine, std::int64_t featu
   store.add_register(nn::kLearningRate, store.dtype());
 }
 
-Program compile_block(const ParameterStore& store, std::int64_t block, std::int64_t features) {
+Program compile_block(const ParameterStore& store, std::int64_t block, std::int64_t features,
+                      const Backend& backend) {
   Graph graph;
   const Value f = graph.input("f", {store.dtype(), {block, features}});
   const Value y = graph.input("y", {store.dtype(), {block}});
@@ -80,13 +81,13 @@ Program compile_block(const ParameterStore& store, std::int64_t block, std::int6
   CompileOptions options;
   options.backward_from = static_cast<NodeId>(graph.size());
   accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), w);
-  return compile(graph, {}, &store, cpu_backend(), options);
+  return compile(graph, {}, &store, backend, options);
 }
 
-Program compile_update(const ParameterStore& store) {
+Program compile_update(const ParameterStore& store, const Backend& backend) {
   Graph graph;
   nn::record_sgd(graph, store.parameters());
-  return compile(graph, {}, &store, cpu_backend());
+  return compile(graph, {}, &store, backend);
 }
 
 void load_block(Workspace& workspace, const Program& program, const Samples& samples, std::int64_t first) {

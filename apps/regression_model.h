@@ -34,9 +34,10 @@ Samples make_samples(std::int64_t first, std::int64_t count, std::span<const dou
 void declare_regression(ParameterStore& store, Engine engine, std::int64_t features);
 /// Forward and backward of one block: squared errors into the sum "loss", gradients of sum / count into the
 /// sinks.
-Program compile_block(const ParameterStore& store, std::int64_t block, std::int64_t features);
+Program compile_block(const ParameterStore& store, std::int64_t block, std::int64_t features,
+                      const Backend& backend = cpu_backend());
 /// The update: gradient descent on all parameters.
-Program compile_update(const ParameterStore& store);
+Program compile_update(const ParameterStore& store, const Backend& backend = cpu_backend());
 /// Copies a block of samples into a program's inputs.
 void load_block(Workspace& workspace, const Program& program, const Samples& samples, std::int64_t first);
 /// The trained weights.

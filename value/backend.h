@@ -8,7 +8,9 @@
 #include <string>
 #include <string_view>
 
+#include "value/isa.h"
 #include "value/op.h"
+#include "value/scalar_instruction.h"
 
 namespace graingrad {
 
@@ -74,6 +76,19 @@ class Backend {
  public:
   explicit Backend(std::string name) : name_(std::move(name)) {}
   void add(const Op& op, const Kernel& kernel) { kernels_[op.name] = kernel; }
+  /// What runs blocks of scalar instructions.
+  void add_scalars(ScalarRunner<float> f32, ScalarRunner<double> f64) {
+    f32_ = f32;
+    f64_ = f64;
+  }
+  /// What measures the rate of f32 products that wait for no memory: a function that runs their innermost
+  /// block `repeats` times on operands that stay in the first-level cache, in 64 KiB at `memory`, and returns
+  /// the flops.
+  using Roof = double (*)(float* memory, std::int64_t repeats);
+  void add_roof(Roof measure) { roof_ = measure; }
+  Roof roof() const { return roof_; }
+  ScalarRunner<float> scalars(float) const { return f32_; }
+  ScalarRunner<double> scalars(double) const { return f64_; }
   /// The kernel of `op`; throws UsageError naming op and backend if there is none.
   const Kernel& kernel(const Op& op) const;
   const std::string& name() const { return name_; }
@@ -81,9 +96,13 @@ class Backend {
  private:
   std::string name_;
   std::map<std::string_view, Kernel> kernels_;
+  ScalarRunner<float> f32_ = nullptr;
+  ScalarRunner<double> f64_ = nullptr;
+  Roof roof_ = nullptr;
 };
 
-/// The CPU backend: always there, and the oracle of every other one.
-const Backend& cpu_backend();
+/// The CPU backend: always there, and the oracle of every other one. Throws EnvironmentError for an
+/// instruction set that this machine does not have.
+const Backend& cpu_backend(Isa isa = best_isa());
 
 }  // namespace graingrad

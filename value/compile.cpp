@@ -33,6 +33,7 @@ class Emitter {
     }
     program_.nodes = static_cast<std::int64_t>(a_.order.size());
     program_.buffers = std::move(a_.buffers);
+    program_.backend = &backend_;
     program_.constants = std::move(a_.constants);
     program_.plan.constants = static_cast<std::int64_t>(program_.constants.size());
     return std::move(program_);
@@ -137,7 +138,7 @@ class Emitter {
       const bool fresh = !is_loaded(sink);
       const std::uint32_t index = element(sink, dtype);
       if (fresh) stores_.push_back({sink.space, sink.offset, index, 1});
-      program_.scalars.push_back({cpu::kScalarAccumulate, index, a, a});
+      program_.scalars.push_back({kScalarAccumulate, index, a, a});
       return;
     }
     program_.scalars.push_back(

@@ -49,7 +49,7 @@ struct CommunicationError : Error {
 struct IoError : Error {
   explicit IoError(const std::string& message) : Error(14, message) {}
 };
-/// 15: an environment that cannot work (launched by one MPI and linked with another, a CPU without AVX2).
+/// 15: an environment that cannot work (launched by one MPI and linked with another, an instruction set that the CPU lacks).
 struct EnvironmentError : Error {
   explicit EnvironmentError(const std::string& message) : Error(15, message) {}
 };

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "value/backend.h"
-#include "value/cpu/scalar_block.h"
 #include "value/graph.h"
+#include "value/scalar_instruction.h"
 
 namespace graingrad {
 
@@ -76,11 +76,12 @@ struct ProgramPlan {
 
 /// See compile.h for how it is made. All members are for reading.
 struct Program {
+  const Backend* backend = nullptr;  ///< whose kernels the instructions name
   std::vector<Instruction> instructions;
   std::size_t backward_from = 0;  ///< index of the first instruction of the backward phase
   std::vector<Operand> operands;
   std::vector<Spec> specs;  ///< of each operand
-  std::vector<cpu::ScalarInstruction> scalars;
+  std::vector<ScalarInstruction> scalars;
   std::vector<ScalarCopy> copies;
   std::vector<Attributes> attributes;
   std::vector<std::string> scopes;

@@ -31,13 +31,13 @@ double best_of(F&& run) {
   return best;
 }
 
-double measure_flops(const cpu::Team& team, DType dtype) {
+double measure_flops(const cpu::Team& team, DType dtype, const Backend& backend) {
   constexpr std::int64_t kExtent = 768;
   Graph graph;
   const Spec spec{dtype, {kExtent, kExtent}};
   const Value product = linear(graph.input("a", spec), graph.input("b", spec));
   ParameterStore nothing(dtype);
-  const Program program = compile(graph, std::span(&product, 1), &nothing, cpu_backend());
+  const Program program = compile(graph, std::span(&product, 1), &nothing, backend);
   Workspace workspace({&program}, nothing, team);
   workspace.poison(std::byte{0x3C});  // ordinary numbers: 0.0115 in f32
   return program.cost().product_flops / best_of([&] { workspace.run(program, Phase::forward); });
@@ -75,8 +75,8 @@ double Peaks::seconds(double product_flops, double moved_bytes) const {
   return std::max(flops > 0 ? product_flops / flops : 0, bytes > 0 ? moved_bytes / bytes : 0);
 }
 
-Peaks measure_peaks(const cpu::Team& team, DType dtype) {
-  return {measure_flops(team, dtype), measure_bytes(team)};
+Peaks measure_peaks(const cpu::Team& team, DType dtype, const Backend& backend) {
+  return {measure_flops(team, dtype, backend), measure_bytes(team)};
 }
 
 }  // namespace graingrad::apps

@@ -1,6 +1,7 @@
 // What this machine can do at best, measured: the roof that a profile compares with.
 #pragma once
 
+#include "value/backend.h"
 #include "value/cpu/executor.h"
 #include "value/dtype.h"
 
@@ -17,6 +18,6 @@ struct Peaks {
 
 /// Measures for about 0.2 s with the team's threads: a product of 768 x 768 x 768 in `dtype` by the engine,
 /// and a sum of two arrays, each several times the caches, into a third; the best of several runs each.
-Peaks measure_peaks(const cpu::Team& team, DType dtype);
+Peaks measure_peaks(const cpu::Team& team, DType dtype, const Backend& backend);
 
 }  // namespace graingrad::apps

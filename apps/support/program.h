@@ -54,7 +54,7 @@ std::string error_line(std::string_view program, int rank, std::string_view scop
 /// it (Error's own; 11 where memory ran out; 1 for anything unforeseen), printed as error_line to stderr.
 /// Before MPI starts only the launcher's rank 0 prints. Afterwards ranks that fail meet for a second: where
 /// all of them failed, the lowest rank with the highest code prints and all return that code; where some did
-/// not, this rank prints its line and ends the job. Throws nothing. Refuses a CPU without AVX2 and FMA (15).
+/// not, this rank prints its line and ends the job. Throws nothing.
 int run_program(const std::string& program, const std::function<int(Job&)>& body);
 
 }  // namespace graingrad::apps

@@ -70,7 +70,7 @@ struct FinalRecord {
   std::int64_t tensor_grains = 1;
   std::string layout = "data";
   std::int64_t zero = 0;
-  std::string isa = "avx2";
+  std::string isa = "portable";
   std::string device = "cpu";
   std::uint64_t seed = 1;
   std::string data_path;

@@ -46,6 +46,7 @@ FinalRecord final_record(const std::string& program, const TrainingFlags& flags,
   record.program = program;
   record.data_ranks = training.shape.ranks;
   record.threads = training.shape.workers * training.team.threads;
+  record.isa = name_of(isa_from(flags.isa));
   record.grains = training.shape.summation.grains;
   record.reduce = flags.reduce;
   record.steps = options.steps;

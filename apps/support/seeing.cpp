@@ -120,7 +120,7 @@ void Seeing::report() {
     if (summary.dropped > 0) out_.say("{} events of it did not fit and are missing", summary.dropped);
   }
   if (profile_ == nullptr) return;
-  const Peaks peaks = measure_peaks(training_.team, training_.store.dtype());
+  const Peaks peaks = measure_peaks(training_.team, training_.store.dtype(), *training_.programs[0]->backend);
   out_.say(
       "profile of {} steps after the first, rank 0, thread 0 (its waits for other threads count with the "
       "node): "

@@ -56,6 +56,8 @@ void TrainingFlags::declare(Cli& cli) {
   cli.choice("--schedule", schedule, "how a kernel's tiles are dealt to threads",
              {"static", "dynamic", "guided"});
   cli.integer("--chunk", chunk, "tiles dealt at a time; 0: the schedule's default", {0, 1 << 20});
+  cli.choice("--isa", isa, "instruction set of the kernels; all give the same bits, auto is the widest here",
+             {"auto", "avx512", "avx2", "portable"});
   cli.choice("--bind", bind, "CPU binding: widen Open MPI's default, respect the mask, or none",
              {"auto", "respect", "none"});
   cli.toggle("--no-split-wait", no_split_wait,
@@ -66,6 +68,8 @@ void TrainingFlags::declare(Cli& cli) {
   cli.toggle("--dry-run", dry_run, "print the plan, parameters and flops, and leave; needs no MPI");
   cli.integer("--world", world, "ranks to plan for in a dry run", {1, 1 << 20});
 }
+
+const Backend& TrainingFlags::backend() const { return cpu_backend(isa_from(isa)); }
 
 void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
   parallel::StepShape& shape = training.shape;
@@ -348,7 +352,7 @@ double measure_gemm_gflops(const Program& program, const cpu::Team& team, int re
   }
   if (products.empty()) return 0;
   ParameterStore nothing(DType::f32);
-  const Program alone = compile(graph, products, &nothing, cpu_backend());
+  const Program alone = compile(graph, products, &nothing, *program.backend);
   Workspace workspace({&alone}, nothing, team);
   workspace.poison(std::byte{0x3C});  // ordinary numbers: 0.0115 in f32
   std::vector<double> rates;

@@ -26,6 +26,7 @@ struct TrainingFlags {
   std::int64_t threads = 0;
   std::string schedule = "static";
   std::int64_t chunk = 0;
+  std::string isa = "auto";
   std::string bind = "auto";
   std::string metrics;
   std::int64_t grains = 0;
@@ -36,6 +37,8 @@ struct TrainingFlags {
   std::int64_t world = 1;
 
   void declare(Cli& cli);
+  /// The kernels of --isa. Throws EnvironmentError where this machine lacks the instructions.
+  const Backend& backend() const;
 };
 
 /// A training run before it has memory. Programs must outlive it.

@@ -163,7 +163,7 @@ TEST(Peaks, TakeTheLowerRoof) {
 
 TEST(Peaks, AreMeasured) {
   for (const DType dtype : {DType::f32, DType::f64}) {
-    const Peaks peaks = measure_peaks({.threads = 2}, dtype);
+    const Peaks peaks = measure_peaks({.threads = 2}, dtype, cpu_backend());
     EXPECT_GT(peaks.flops, 1e6);
     EXPECT_GT(peaks.bytes, 1e6);
     EXPECT_TRUE(std::isfinite(peaks.flops) && std::isfinite(peaks.bytes));

@@ -343,6 +343,27 @@ TYPED_TEST(GemmTest, RanksPiecesMakeTheWhole) {
   expect_same_bits(joined, whole, "three ranks");
 }
 
+// A kernel that gave each thread a part of the contraction would be seen: its sums have other bits.
+TYPED_TEST(GemmTest, AContractionSplitByThreadsIsSeen) {
+  using T = TypeParam;
+  std::mt19937_64 random(19);
+  const std::int64_t m = 20, n = 30, k = 200, half = k / 2;
+  const auto a = random_values<T>(static_cast<std::size_t>(m * k), random);
+  const auto b = random_values<T>(static_cast<std::size_t>(n * k), random);
+  std::vector<T> whole(static_cast<std::size_t>(m * n)), left = whole, right = whole;
+  Gemm<T> g{a.data(), b.data(), whole.data(), m, n, k, k, n, n};
+  run(g, Order::whole);
+  EXPECT_EQ(whole, reference(g, whole, 0));
+  g.k = half;
+  g.c = left.data();
+  run(g, Order::whole);
+  g.a += half, g.b += half * n, g.c = right.data();
+  run(g, Order::whole);
+  int different = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) different += left[i] + right[i] != whole[i] ? 1 : 0;
+  EXPECT_GT(different, 100);
+}
+
 // `done` hears of every element once, when it is final.
 TYPED_TEST(GemmTest, TellsWhatIsDone) {
   using T = TypeParam;

@@ -227,12 +227,12 @@ class PlanChecker {
     };
     for (std::uint32_t i = 0; i < block.loads; ++i) copy(program_.copies[block.first_load + i], true);
     for (std::uint32_t i = 0; i < block.scalars; ++i) {
-      const cpu::ScalarInstruction& s = program_.scalars[block.first_scalar + i];
+      const ScalarInstruction& s = program_.scalars[block.first_scalar + i];
       for (std::int64_t w = 0; w < unit; ++w) {
         const std::uint64_t a = at(Space::slot, s.a * unit + w), b = at(Space::slot, s.b * unit + w);
         std::uint64_t& dst = at(Space::slot, s.dst * unit + w);
         if (a == 0 || b == 0) return fail("a scalar reads what nobody wrote");
-        dst = s.code == cpu::kScalarAccumulate ? mix(mix(kAdd, dst), a) : scalar(s.code, a, b);
+        dst = s.code == kScalarAccumulate ? mix(mix(kAdd, dst), a) : scalar(s.code, a, b);
       }
     }
     for (std::uint32_t i = 0; i < block.stores; ++i) copy(program_.copies[block.first_store + i], false);

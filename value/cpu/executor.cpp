@@ -6,7 +6,6 @@
 #include <cstring>
 #include <exception>
 
-#include "value/cpu/scalar_block.h"
 #include "value/error.h"
 #include "value/grains.h"
 
@@ -42,7 +41,7 @@ void run_block(const Program& program, const Instruction& block, const Bases& ba
     const ScalarCopy& copy = program.copies[block.first_load + i];
     std::memcpy(slot + copy.index, address(bases, copy.space, copy.offset), copy.count * sizeof(T));
   }
-  run_scalar_block<T>({program.scalars.data() + block.first_scalar, block.scalars}, slot);
+  program.backend->scalars(T())({program.scalars.data() + block.first_scalar, block.scalars}, slot);
   for (std::uint32_t i = 0; i < block.stores; ++i) {
     const ScalarCopy& copy = program.copies[block.first_store + i];
     std::memcpy(address(bases, copy.space, copy.offset), slot + copy.index, copy.count * sizeof(T));

@@ -393,6 +393,19 @@ void gemm_run(const Gemm<T>& g, std::int64_t first, std::int64_t last, void* scr
     Rectangle<T>(g, layout, rectangle(g, plan, first, last), static_cast<T*>(scratch), done).run();
 }
 
+// Two blocks of rows and one panel of columns: at most 13 and 24 KiB.
+double run_register_blocks(float* memory, std::int64_t repeats) {
+  constexpr std::int64_t kHeight = 2 * kBlockRows<float>, kWidth = kBlockCols<float>, kLong = 192;
+  const float* const b = memory;
+  const float* const a = b + kWidth * kLong;
+  float* const c = memory + (kWidth + kHeight) * kLong;
+  for (std::int64_t i = 0; i < repeats; ++i) {
+    // Each repeat adds onto the last one's result, so that none can be left out.
+    block_product_packed<float>({a, 1, kHeight}, b, kWidth * kLong, c, kWidth, kHeight, kWidth, kLong, i > 0);
+  }
+  return 2.0 * static_cast<double>(kHeight * kWidth * kLong * repeats);
+}
+
 template void check(const Gemm<float>&);
 template void check(const Gemm<double>&);
 template std::int64_t gemm_tiles(const Gemm<float>&);

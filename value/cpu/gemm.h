@@ -57,6 +57,9 @@ struct GemmRegion {
 template <class T>
 std::size_t gemm_thread_bytes(const Gemm<T>& gemm);
 
+/// A Backend::Roof: the register block of f32 products.
+double run_register_blocks(float* memory, std::int64_t repeats);
+
 /// Told of each part of C, in turn covering the tiles of a run, when its elements are final and in a cache.
 using GemmDone = std::function<void(const GemmRegion&)>;
 

@@ -30,6 +30,38 @@ struct Scalar {
   static Real sqrt(Real x) { return std::sqrt(x); }
 };
 
+#ifdef __FMA__
+inline constexpr bool kFusesMultiplyAdd = true;
+#else
+inline constexpr bool kFusesMultiplyAdd = false;
+#endif
+
+/// a * b + c in each lane, rounded once, without an instruction for it. For float the product is exact in
+/// double; the sum is rounded there to odd, so that rounding it again to float gives what rounding once
+/// would (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+template <class T, class Real>
+Real emulated_fma(Real a, Real b, Real c) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    typedef double Wide __attribute__((vector_size(2 * sizeof(Real))));
+    typedef std::int64_t Words __attribute__((vector_size(2 * sizeof(Real))));
+    const Wide product = __builtin_convertvector(a, Wide) * __builtin_convertvector(b, Wide);
+    const Wide other = __builtin_convertvector(c, Wide);
+    const Wide sum = product + other;
+    // What the sum lost, exactly; NaN beside infinities.
+    const Wide part = sum - product;
+    const Wide error = (product - (sum - part)) + (other - part);
+    const Words words = reinterpret_cast<Words>(sum);
+    const Words inexact = (error > 0) | (error < 0), even = (words & 1) == 0;
+    const Words away = (error > 0) == (sum > 0);
+    const Words odd = words + (inexact & even & ((away & 2) - 1));
+    return __builtin_convertvector(reinterpret_cast<Wide>(odd), Real);
+  } else {
+    Real result = c;
+    for (std::size_t i = 0; i < sizeof(Real) / sizeof(T); ++i) result[i] = std::fma(a[i], b[i], c[i]);
+    return result;
+  }
+}
+
 /// Arithmetic on one machine vector (8 floats or 4 doubles with AVX2). The operators are the compiler's own
 /// vector extension, the rest Eigen's packet functions.
 template <class T>
@@ -43,7 +75,11 @@ struct Packet {
   static Real load(const T* p) { return Eigen::internal::ploadu<Native>(p); }
   static void store(T* p, Real x) { Eigen::internal::pstoreu<T, Native>(p, x); }
   static Real fma(Real a, Real b, Real c) {
-    return Eigen::internal::pmadd(static_cast<Native>(a), static_cast<Native>(b), static_cast<Native>(c));
+    if constexpr (kFusesMultiplyAdd) {
+      return Eigen::internal::pmadd(static_cast<Native>(a), static_cast<Native>(b), static_cast<Native>(c));
+    } else {
+      return emulated_fma<T, Real>(a, b, c);
+    }
   }
   static Real floor(Real x) { return Eigen::internal::pfloor(static_cast<Native>(x)); }
   static Real sqrt(Real x) { return Eigen::internal::psqrt(static_cast<Native>(x)); }

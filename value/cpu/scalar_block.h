@@ -1,26 +1,13 @@
-// The interpreter for runs of rank-0 elementwise nodes: 16-byte instructions over a dense array.
+// The interpreter of scalar instructions.
 #pragma once
 
-#include <cstdint>
 #include <span>
 
-#include "value/op.h"
+#include "value/scalar_instruction.h"
 
 namespace graingrad::cpu {
 
-/// The code of a sum into dst, apart from those of `Elementwise`: dst = dst + a.
-inline constexpr std::uint32_t kScalarAccumulate = 0xFFFF;
-
-/// One instruction: `code` is a value of Elementwise (not `none`) or kScalarAccumulate; `dst`, `a` and `b`
-/// are element indices from the block's base. Unary codes and kScalarAccumulate ignore `b`.
-struct ScalarInstruction {
-  std::uint32_t code = 0;
-  std::uint32_t dst = 0, a = 0, b = 0;
-};
-static_assert(sizeof(ScalarInstruction) == 16);
-
-/// Runs the instructions in order on base[0...]. T is float or double. Each gives the bits of the tensor
-/// kernel of the same function. `none` throws UsageError.
+/// A ScalarRunner; T is float or double. The code `none` throws UsageError.
 template <class T>
 void run_scalar_block(std::span<const ScalarInstruction> instructions, T* base);
 

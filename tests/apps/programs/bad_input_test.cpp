@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/apps/programs/launch.h"
+#include "value/isa.h"
 
 namespace graingrad::apps::test {
 namespace {
@@ -58,6 +59,9 @@ TEST(BadInput, Flags) {
   expect_refused({"gpt_attention", "--steps many", 2, {"--steps", "'many'", "whole number"}}, {0});
   expect_refused({"gpt_attention", "--steps", 2, {"--steps"}}, {0});
   expect_refused({"gpt_attention", "--schedule stat", 2, {"--schedule", "'stat'", "static"}}, {0});
+  expect_refused({"gpt_attention", "--isa neon", 2, {"--isa", "'neon'", "avx2"}}, {0});
+  if (!supported(Isa::avx512))
+    expect_refused({"linear_regression", "--isa avx512", 15, {"this CPU has no avx512", "--isa auto"}});
   expect_refused({"gpt_attention", "--model gtp", 2, {"--model", "'gtp'", "gpt"}}, {0});
   expect_refused({"linear_regression", "--lr nan", 2, {"--lr", "'nan'"}}, {0});
   expect_refused({"linear_regression", "extra", 2, {"'extra'"}}, {0});

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tests/apps/programs/launch.h"
+#include "value/isa.h"
 
 namespace graingrad::apps::test {
 namespace {
@@ -47,7 +48,26 @@ TEST(WholeGpt, HasTheSameBitsOnAnyRanksAndThreads) {
     }
 }
 
-// What the test above relies on: each of these reaches the weights.
+TEST(WholeGpt, HasTheSameBitsOnEveryInstructionSet) {
+  for (const char* const dtype : {"", "--dtype f64 "}) {
+    const std::string best = bits(kWhole + dtype + "--threads 1");
+    for (const Isa isa : kIsas) {
+      if (!supported(isa)) continue;
+      const std::string flag = "--isa " + std::string(name_of(isa));
+      for (const int ranks : {1, 2, 3, 4}) {
+        const int threads = 1 + ranks % 3;
+        const json record = record_of(kWhole + dtype + flag + " --threads " + std::to_string(threads), ranks);
+        EXPECT_EQ(record.value("isa", ""), name_of(isa));
+        EXPECT_EQ(bits_of(record), best)
+            << dtype << flag << ", " << ranks << " ranks x " << threads << " threads";
+      }
+      EXPECT_EQ(bits(kWhole + dtype + flag + " --fuse off --threads 2"), best)
+          << dtype << flag << ", unfused";
+    }
+  }
+}
+
+// What the tests above rely on: each of these reaches the weights.
 TEST(WholeGptSabotage, DropoutClippingAndScheduleReachTheHash) {
   const std::string all = bits(kWhole);
   const auto with = [](const std::string& flag, const std::string& value) {
