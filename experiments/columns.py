@@ -14,7 +14,7 @@ RATE = ("tokens_per_second.median", "tokens_per_second.q1", "tokens_per_second.q
 TRAINING = (("steps", "micro_batch", "global_batch", "grains", "parameters", "loss_first", "loss") + RATE +
             tuple(f"phase_seconds.{phase}.{part}" for phase in PHASES for part in ("min", "median", "max", "slowest_rank")) +
             ("communication.calls", "communication.bytes", "flops_per_step", "gflops", "work_per_thread", "used_bytes",
-             "rss_bytes", "hash"))
+             "rss_bytes", "isa", "hash"))
 SECONDS = ("seconds.median", "seconds.q1", "seconds.q3")
 
 # By experiment: the columns that name a point, and those that its runs fill.
