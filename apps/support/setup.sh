@@ -2,7 +2,7 @@
 # Sourced by bash, from the repository's root. All names begin with gg_.
 
 GG_PACKAGES="g++ cmake ninja-build libopenmpi-dev openmpi-bin libeigen3-dev libcli11-dev nlohmann-json3-dev libfmt-dev libxxhash-dev"
-GG_TEST_PACKAGES="libgtest-dev libgmock-dev libbenchmark-dev strace"
+GG_TEST_PACKAGES="libgtest-dev libgmock-dev libbenchmark-dev strace python3 python3-matplotlib python3-numpy"
 
 # gg_install PACKAGE...: installs what is missing with apt, as root or through sudo that asks nothing; otherwise
 # prints the line to type and fails.
@@ -85,4 +85,17 @@ gg_mpirun() {
   else
     OMP_PROC_BIND=false OMP_WAIT_POLICY=passive mpirun -n "$ranks" --oversubscribe --bind-to none "$@"
   fi
+}
+
+# gg_python MODULE: the first python3 that can import the module; Debian's own where another one comes first in PATH.
+gg_python() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    if "$python" -c "import $1" 2>/dev/null; then
+      echo "$python"
+      return 0
+    fi
+  done
+  echo "no python3 here can import $1; install python3-$1" >&2
+  return 1
 }

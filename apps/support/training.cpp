@@ -55,6 +55,7 @@ void TrainingFlags::declare(Cli& cli) {
   cli.integer("--threads", threads, "threads a rank; 0: as many as the rank has CPUs", {0, 4096});
   cli.choice("--schedule", schedule, "how a kernel's tiles are dealt to threads",
              {"static", "dynamic", "guided"});
+  cli.integer("--chunk", chunk, "tiles dealt at a time; 0: the schedule's default", {0, 1 << 20});
   cli.choice("--isa", isa, "instruction set of the kernels; all give the same bits, auto is the widest here",
              {"auto", "avx512", "avx2", "portable"});
   cli.choice("--bind", bind, "CPU binding: widen Open MPI's default, respect the mask, or none",
@@ -79,6 +80,7 @@ void configure(Training& training, const TrainingFlags& flags, const parallel::M
   training.reduce = parallel::reduction_from_name(flags.reduce);
   training.split_wait = !flags.no_split_wait;
   training.team.schedule = cpu::schedule_from(flags.schedule);
+  training.team.chunk = static_cast<int>(flags.chunk);
   parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
 }
 

@@ -25,6 +25,7 @@ struct TrainingFlags {
   std::string reduce = "tree";
   std::int64_t threads = 0;
   std::string schedule = "static";
+  std::int64_t chunk = 0;
   std::string isa = "auto";
   std::string bind = "auto";
   std::string metrics;

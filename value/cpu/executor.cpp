@@ -94,7 +94,7 @@ struct Run {
   Trace* trace;
   Companion* companion;
   int threads;
-  Schedule schedule;
+  bool even;                 // a thread's tiles are one run: static, and no chunk asked for
   bool alone;                // one thread: nothing to wait for
   std::exception_ptr error;  // of the companion, which is then left alone
 };
@@ -171,7 +171,7 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
     };
     if (run.alone || (count == 1 && thread == 0)) {
       own(0, count);
-    } else if (count > 1 && run.schedule == Schedule::fixed) {
+    } else if (count > 1 && run.even) {
       own(cut(count, run.threads, thread), cut(count, run.threads, thread + 1));
     } else if (count > 1) {
 #pragma omp for schedule(runtime) nowait
@@ -229,11 +229,14 @@ void execute(const Program& program, Phase phase, const Bases& bases, const Team
   if (extents != nullptr)
     for (std::size_t i = first; i < last; ++i)
       measure(program, program.instructions[i], bases, states[0], *extents);
-  Run run{program, bases, trace, companion, team.threads, team.schedule, team.threads == 1, nullptr};
+  Run run{program,           bases,        trace,
+          companion,         team.threads, team.schedule == Schedule::fixed && team.chunk == 0,
+          team.threads == 1, nullptr};
   if (run.alone) {
     run_thread(run, first, last, 0, states[0]);
   } else {
-    omp_set_schedule(team.schedule == Schedule::guided ? omp_sched_guided : omp_sched_dynamic, 0);
+    constexpr omp_sched_t kKinds[] = {omp_sched_static, omp_sched_dynamic, omp_sched_guided};
+    omp_set_schedule(kKinds[static_cast<std::size_t>(team.schedule)], team.chunk);
 #pragma omp parallel num_threads(team.threads)
     {
       const int thread = omp_get_thread_num();

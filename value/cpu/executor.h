@@ -24,6 +24,8 @@ std::string_view name_of(Schedule schedule);
 struct Team {
   int threads = 1;
   Schedule schedule = Schedule::fixed;
+  int chunk = 0;  ///< tiles dealt at a time (guided: at least); 0: OpenMP's default, or one even run a thread
+                  ///< (static)
 };
 
 /// Where each space begins in this run. Scratch of thread t begins at thread_scratch + t * thread_stride.

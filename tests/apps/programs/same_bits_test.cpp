@@ -68,7 +68,8 @@ void expect_one_gpt(const std::string& arguments, bool all) {
     for (const int threads : {1, 2, 3})
       for (int s = 0; s < 3; ++s) {
         if (!all && s != (ranks + threads) % 3) continue;
-        const std::string layout = "--threads " + std::to_string(threads) + " --schedule " + kSchedules[s];
+        const std::string layout = "--threads " + std::to_string(threads) + " --schedule " + kSchedules[s] +
+                                   (ranks % 2 == 0 ? " --chunk 3" : "");
         EXPECT_EQ(gpt(arguments + " " + layout, ranks), serial)
             << arguments << " on " << ranks << " ranks, " << layout;
       }
