@@ -161,7 +161,7 @@ def threads_speed(c):
     one, many, most = _threads(c)
     if most == 1:
         return skipped("one core")
-    ran = c.gtest("tests/value/kernel_test", "*TilesAndThreads*")
+    ran = c.gtest("tests/value/kernel_test.portable", "*TilesAndThreads*")
     gain = ratios(by_repeat(many, lambda r: r.number("tokens_per_second.median")), by_repeat(one, lambda r: r.number("tokens_per_second.median")))
     return judged(ran.ok and median(gain) > 1.2, f"a step is {spread(gain)} x as fast on {most} threads ({c.source(many)}); same bits: {ran.words}")
 

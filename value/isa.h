@@ -16,14 +16,14 @@ inline constexpr Isa kIsas[] = {Isa::portable, Isa::avx2, Isa::avx512};
 /// "portable", "avx2" or "avx512".
 std::string_view name_of(Isa isa);
 
-/// This machine runs it.
+/// This machine runs it, and this build has it (GRAINGRAD_ISAS).
 bool supported(Isa isa);
 
 /// The widest that this machine runs.
 Isa best_isa();
 
 /// The instruction set of that name, or best_isa() for "auto". Throws UsageError for another name, and
-/// EnvironmentError for one that this machine does not have.
+/// EnvironmentError for one that is not supported.
 Isa isa_from(std::string_view name);
 
 }  // namespace graingrad
