@@ -12,8 +12,8 @@ namespace graingrad::cpu {
 namespace {
 
 template <class T>
-Gemm<T> describe(const Call& call) {
-  Gemm<T> g = product_of<T>(call);
+GrainProduct<T> describe(const Call& call) {
+  GrainProduct<T> g = product_of<T>(call);
   if (!call.inputs.empty()) {
     g.a = call.in<T>(0);
     g.b = call.in<T>(1);
@@ -56,7 +56,7 @@ std::int64_t tiles(const Call& call, int) {
 
 void tile(const Call& call, int, std::int64_t i, void* scratch) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
-    const Gemm<T> g = describe<T>(call);
+    const GrainProduct<T> g = describe<T>(call);
     gemm_tile(g, i, scratch);
     const GemmRegion region = gemm_region(g, i);
     for (std::int64_t row = region.row; row < region.row + region.rows; ++row)

@@ -10,15 +10,15 @@ namespace {
 // Each describes a call of one op; pointers may be null where only sizes are asked for.
 struct Product {
   template <class T>
-  static Gemm<T> describe(const Call& call) {
+  static GrainProduct<T> describe(const Call& call) {
     return product_of<T>(call);
   }
 };
 
 struct ProductInto {
   template <class T>
-  static Gemm<T> describe(const Call& call) {
-    Gemm<T> g = product_of<T>(call);
+  static GrainProduct<T> describe(const Call& call) {
+    GrainProduct<T> g = product_of<T>(call);
     g.accumulate = true;
     return g;
   }
@@ -26,13 +26,14 @@ struct ProductInto {
 
 struct Linear {
   template <class T>
-  static Gemm<T> describe(const Call& call) {
+  static GrainProduct<T> describe(const Call& call) {
     const Shape &x = call.input_specs[0].shape, &w = call.input_specs[1].shape;
-    Gemm<T> g;
+    GrainProduct<T> g;
     g.transpose_b = true;
     g.m = x[0];
     g.k = g.lda = g.ldb = x[1];
     g.n = g.ldc = w[0];
+    set_grains(g, call.attributes->grains_of('k'));
     return g;
   }
 };
@@ -42,7 +43,7 @@ struct Kernels {
   template <class F>
   static auto visit(const Call& call, F&& f) {
     return visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
-      Gemm<T> g = D::template describe<T>(call);
+      GrainProduct<T> g = D::template describe<T>(call);
       if (!call.inputs.empty()) {
         g.a = call.in<T>(0);
         g.b = call.in<T>(1);

@@ -1,17 +1,17 @@
-// A call of matmul, and of what is made from it, as a Gemm.
+// A call of matmul, and of what is made from it, as a product with grains.
 #pragma once
 
 #include "value/backend.h"
-#include "value/cpu/gemm.h"
+#include "value/cpu/grain_product.h"
 
 namespace graingrad::cpu {
 
 /// The extents of op(a) op(b), where a and b are inputs 0 and 1 of `call` and attributes.integers begin with
 /// transpose_a, transpose_b. The pointers are the caller's to set.
 template <class T>
-Gemm<T> product_of(const Call& call) {
+GrainProduct<T> product_of(const Call& call) {
   const Shape &a = call.input_specs[0].shape, &b = call.input_specs[1].shape;
-  Gemm<T> g;
+  GrainProduct<T> g;
   g.transpose_a = call.attributes->integers[0] != 0;
   g.transpose_b = call.attributes->integers[1] != 0;
   g.m = a[g.transpose_a ? -1 : -2];
@@ -24,6 +24,7 @@ Gemm<T> product_of(const Call& call) {
   g.stride_a = g.m * g.k;
   g.stride_b = g.k * g.n;
   g.stride_c = g.m * g.n;
+  set_grains(g, call.attributes->grains_of('k'));
   return g;
 }
 
