@@ -51,7 +51,7 @@ struct Call {
 /// while they are asked for.
 struct Kernel {
   /// Runs tile `i` of `stage`; `scratch` is thread_bytes(call) of 64-byte aligned memory of the running
-  /// thread.
+  /// thread. Null: a collective, run by value/collectives.h.
   void (*tile)(const Call& call, int stage, std::int64_t i, void* scratch) = nullptr;
   /// Tiles of a stage; null: one.
   std::int64_t (*tiles)(const Call& call, int stage) = nullptr;

@@ -110,6 +110,8 @@ struct Op {
   bool leaf = false;
   /// A leaf whose numbers lie in the graph.
   bool holds_numbers = false;
+  /// A cotangent of its result, or of its operand, is a sum in pieces: it may have one more first dim.
+  bool takes_pieces = false;
   /// The input (else -1) whose buffer the output may overwrite when this is the last reader.
   int in_place = -1;
 };

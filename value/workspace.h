@@ -28,8 +28,10 @@ WorkspacePlan plan_workspace(std::span<const Program* const> programs, const Par
 /// The programs and the store must outlive it.
 class Workspace {
  public:
-  /// Takes all memory it will ever use. `store` has been allocated if the programs read it.
-  Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team);
+  /// Takes all memory it will ever use. `store` has been allocated if the programs read it. `collectives`
+  /// carries those of the programs; throws UsageError where there are some and nothing to carry them.
+  Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team,
+            Collectives* collectives = nullptr);
 
   /// Replays one phase; sinks write to the store's gradient block `gradient_block`. What `companion` does
   /// goes on beside it.
@@ -85,6 +87,7 @@ class Workspace {
   cpu::Bases bases_;
   cpu::Extents extents_;
   std::vector<cpu::ThreadState> states_;
+  Collectives* collectives_ = nullptr;
   Trace* trace_ = nullptr;
   std::vector<std::uint8_t> measured_;  ///< by program: a bit for each phase that has run
 };

@@ -91,16 +91,17 @@ struct Run {
   const Bases& bases;
   Trace* trace;
   Companion* companion;
+  Collectives* collectives;
   bool alone;                // one thread: nothing to wait for
-  std::exception_ptr error;  // of the companion, which is then left alone
+  std::exception_ptr error;  // of the companion or a collective: neither is asked again
 };
 
-// Keeps the companion's exceptions: none may leave a parallel region.
+// Keeps exceptions: none may leave a parallel region.
 template <class F>
 void guarded(Run& run, F&& f) {
   if (run.error) return;
   try {
-    f(*run.companion);
+    f();
   } catch (...) {
     run.error = std::current_exception();
   }
@@ -152,7 +153,7 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
   // The tiles of one stage, shared with the other threads; all have finished when it returns.
   const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t tiles, auto&& tile) {
     const auto poll = [&] {
-      if (polls) lane.around(kind, instruction, [&] { guarded(run, [](Companion& c) { c.poll(); }); });
+      if (polls) lane.around(kind, instruction, [&] { guarded(run, [&] { run.companion->poll(); }); });
     };
     if (run.alone || (tiles == 1 && thread == 0)) {
       for (std::int64_t i = 0; i < tiles; ++i) {
@@ -179,6 +180,11 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
     if (instruction.kernel == nullptr) {
       share(TraceEvent::Kind::node, i, 1,
             [&](std::int64_t) { run_block(run.program, instruction, run.bases); });
+    } else if (instruction.kernel->tile == nullptr) {
+      const Call call = resolve(run.program, instruction, run.bases, state);
+      const std::string& scope = run.program.scopes[instruction.scope];
+      share(TraceEvent::Kind::node, i, 1,
+            [&](std::int64_t) { guarded(run, [&] { run.collectives->run(*instruction.op, call, scope); }); });
     } else {
       const Call call = resolve(run.program, instruction, run.bases, state);
       const Kernel& kernel = *instruction.kernel;
@@ -191,7 +197,7 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
     if (const std::int64_t tiles = run.companion->tiles(i); tiles > 0)
       share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t tile) { run.companion->tile(i, tile); });
     if (polls)
-      lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [i](Companion& c) { c.finished(i); }); });
+      lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [&] { run.companion->finished(i); }); });
   }
 }
 
@@ -209,14 +215,15 @@ std::string_view name_of(Schedule schedule) {
 }
 
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
-             std::span<ThreadState> states, Extents* extents, Trace* trace, Companion* companion) {
+             std::span<ThreadState> states, Extents* extents, Trace* trace, Companion* companion,
+             Collectives* collectives) {
   const bool forward = phase == Phase::forward;
   const std::size_t first = forward ? 0 : program.backward_from,
                     last = forward ? program.backward_from : program.instructions.size();
   if (extents != nullptr)
     for (std::size_t i = first; i < last; ++i)
       measure(program, program.instructions[i], bases, states[0], *extents);
-  Run run{program, bases, trace, companion, team.threads == 1, nullptr};
+  Run run{program, bases, trace, companion, collectives, team.threads == 1, nullptr};
   if (run.alone) {
     run_thread(run, first, last, 0, states[0]);
   } else {
