@@ -80,9 +80,13 @@ void GroupCollectives::all_reduce(const Call& call) {
   auto* const first = static_cast<std::byte*>(const_cast<void*>(call.inputs[0]));
   pieces_.clear();
   for (std::int64_t p = 0; p < call.input_specs[0].shape[0]; ++p) pieces_.push_back(first + p * bytes);
-  reduction->reduce(
-      pieces_, call.outputs[0],
-      {static_cast<std::byte*>(call.shared), static_cast<std::size_t>(reduction->work_bytes())});
+  std::span<std::byte> work(static_cast<std::byte*>(call.shared), reduce_bytes(call));
+  if (reduce_ != ReductionKind::tree) {
+    const auto bytes_of_work = static_cast<std::size_t>(reduction->work_bytes());
+    if (unplanned_.bytes() < bytes_of_work) unplanned_ = AlignedBuffer(bytes_of_work);
+    work = {unplanned_.data(), unplanned_.bytes()};
+  }
+  reduction->reduce(pieces_, call.outputs[0], work);
 }
 
 void GroupCollectives::all_gather(const Call& call, std::string_view scope) {

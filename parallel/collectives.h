@@ -9,6 +9,7 @@
 
 #include "parallel/reduction.h"
 #include "value/collectives.h"
+#include "value/memory.h"
 
 namespace graingrad::parallel {
 
@@ -20,14 +21,13 @@ Backend with_collectives(Backend backend);
 /// Lists are made at the first call of each shape; later ones allocate nothing.
 class GroupCollectives final : public Collectives {
  public:
-  /// `reduce` other than tree gives other bits on other numbers of ranks: for experiments and for tests that
-  /// the order matters. The communicator must outlive it.
+  /// `reduce` other than tree gives other bits on other numbers of ranks, and takes memory that no plan knows
+  /// of: for tests that the order matters. The communicator must outlive it.
   explicit GroupCollectives(Communicator& group, ReductionKind reduce = ReductionKind::tree)
       : group_(group), reduce_(reduce) {}
 
   void run(const Op& op, const Call& call, std::string_view scope) override;
-  /// Seconds spent here so far.
-  double seconds() const { return seconds_; }
+  double seconds() const override { return seconds_; }
 
  private:
   void all_reduce(const Call& call);
@@ -38,6 +38,7 @@ class GroupCollectives final : public Collectives {
   double seconds_ = 0;
   std::map<std::tuple<std::int64_t, DType, std::int64_t>, std::unique_ptr<Reduction>> reductions_;
   std::vector<void*> pieces_;
+  AlignedBuffer unplanned_;
   std::vector<std::int64_t> counts_;
 };
 

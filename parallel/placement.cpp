@@ -186,6 +186,38 @@ std::vector<ParameterPart> place_parameters(std::span<const ParameterDescription
   return parts;
 }
 
+std::vector<std::vector<NormPart>> norm_parts(std::span<const ParameterPart> parts, int tensor_ranks,
+                                              std::int64_t tensor_grains) {
+  std::vector<std::vector<NormPart>> result(static_cast<std::size_t>(tensor_ranks));
+  for (const ParameterPart& part : parts) {
+    const Shape shape = part.serial.spec().shape;
+    const std::int64_t columns = shape[-1], rows = columns == 0 ? 0 : shape.size() / columns;
+    const std::vector<std::int64_t> bounds =
+        grain_bounds(columns, part.serial.dims.back().unit, tensor_grains);
+    const bool last = part.dim == shape.rank() - 1;
+    if (part.dim > 0 && !last)
+      throw LayoutError(
+          fmt::format("{}: the norm of a parameter that is cut along dim {} of {} is not "
+                      "supported; cut the first or the last",
+                      part.serial.name, part.dim, shape.rank()));
+    for (int r = 0; r < tensor_ranks; ++r) {
+      NormPart norm{{0, rows}, grains_of_rank('c', bounds, 1, 0), rows};
+      if (last) {
+        norm.columns = grains_of_rank('c', bounds, tensor_ranks, r);
+      } else if (part.dim == 0) {
+        // Of more than one dim below it, every index is several rows.
+        const std::int64_t rows_each = rows / shape[0];
+        norm.rows = {part.bounds[static_cast<std::size_t>(r)] * rows_each,
+                     part.bounds[static_cast<std::size_t>(r + 1)] * rows_each};
+      } else if (r > 0) {
+        norm.rows = {0, 0};
+      }
+      result[static_cast<std::size_t>(r)].push_back(std::move(norm));
+    }
+  }
+  return result;
+}
+
 std::int64_t default_tensor_grains(std::int64_t width) {
   std::int64_t grains = 1;
   while (grains * 2 <= std::min<std::int64_t>(8, width / 96)) grains *= 2;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "parallel/mesh.h"
+#include "value/global_norm.h"
 #include "value/grains.h"
 #include "value/parameter.h"
 
@@ -79,6 +80,11 @@ struct ParameterPart {
 std::vector<ParameterPart> place_parameters(std::span<const ParameterDescription> parameters,
                                             const Layout& layout, const Mesh& mesh, int rank,
                                             std::int64_t tensor_grains);
+
+/// What each rank of the tensor axis counts of each parameter for the global norm: its own part of what is
+/// cut; the first rank what is whole. Throws LayoutError for a cut along an inner dim of more than two.
+std::vector<std::vector<NormPart>> norm_parts(std::span<const ParameterPart> parts, int tensor_ranks,
+                                              std::int64_t tensor_grains);
 
 /// The default number of tensor grains of a model: the largest power of two up to min(8, width / 96), at
 /// least 1. Longer chains would cost accuracy, shorter ones speed.

@@ -15,6 +15,8 @@ class Collectives {
   /// One call; `scope` is the node's module path, for errors. Every rank of the group makes the same calls in
   /// the same order.
   virtual void run(const Op& op, const Call& call, std::string_view scope) = 0;
+  /// Seconds spent in run() so far.
+  virtual double seconds() const = 0;
 };
 
 }  // namespace graingrad

@@ -65,6 +65,9 @@ class Workspace {
   /// Fills the whole arena, registers excepted, with a byte: results must not change.
   void poison(std::byte pattern);
 
+  /// Seconds that collectives have taken in runs so far.
+  double collective_seconds() const { return collectives_ == nullptr ? 0 : collectives_->seconds(); }
+
   const WorkspacePlan& plan() const { return plan_; }
   /// Bytes taken from the system, constants excluded.
   std::int64_t allocated_bytes() const { return static_cast<std::int64_t>(arena_.bytes()); }

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "apps/support/parts.h"
 #include "apps/support/weight_hash.h"
+#include "nn/init.h"
 #include "nn/optimizer.h"
 #include "value/compile.h"
 #include "value/ops/fused.h"
@@ -66,8 +68,16 @@ void TrainingFlags::declare(Cli& cli) {
   cli.integer("--world", world, "ranks to plan for in a dry run", {1, 1 << 20});
 }
 
+std::int64_t serial_elements(const Training& training) {
+  if (training.parts.empty()) return training.store.parameter_elements();
+  std::int64_t elements = 0;
+  for (const parallel::ParameterPart& part : training.parts) elements += part.serial.spec().shape.size();
+  return elements;
+}
+
 void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
   parallel::StepShape& shape = training.shape;
+  training.mesh = mesh;
   shape.ranks = mesh.extent(parallel::Axis::data);
   shape.summation.grains =
       flags.grains > 0 ? flags.grains
@@ -84,7 +94,8 @@ void overlap_exchange(Training& training) {
 }
 
 PlanBytes plan_bytes(const Training& training, int rank) {
-  const parallel::RankPlan plan = parallel::plan_step(training.shape, rank);
+  const int data_rank = training.data_rank(rank);
+  const parallel::RankPlan plan = parallel::plan_step(training.shape, data_rank);
   const std::vector<const Program*> programs = all_programs(training);
   const WorkspacePlan workspace = plan_workspace(programs, training.store, training.team.threads);
   PlanBytes bytes;
@@ -95,16 +106,19 @@ PlanBytes plan_bytes(const Training& training, int rank) {
   bytes.activations =
       training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
   bytes.communication =
-      aligned_bytes(parallel::communication_bytes(reduction_spec(training), training.shape.ranks, rank));
+      aligned_bytes(parallel::communication_bytes(reduction_spec(training), training.shape.ranks, data_rank));
   bytes.peak = bytes.parameters + bytes.gradients + bytes.state + bytes.activations + bytes.communication;
   return bytes;
 }
 
 std::pair<int, PlanBytes> fullest_rank(const Training& training) {
-  std::pair<int, PlanBytes> fullest{0, plan_bytes(training, 0)};
-  for (int rank = 1; rank < training.shape.ranks; ++rank)
+  const int tensor = training.parts.empty() ? 0 : training.parts.front().rank;
+  std::pair<int, PlanBytes> fullest{-1, {}};
+  for (int data = 0; data < training.shape.ranks; ++data) {
+    const int rank = training.mesh.rank({{data, tensor, 0}});
     if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak)
       fullest = {rank, bytes};
+  }
   return fullest;
 }
 
@@ -166,19 +180,39 @@ void require_memory(const Training& training, const PlanBytes& plan, int ranks_h
                                 mebibytes(available), memory_advice(training, plan)));
 }
 
-Trainer::Trainer(const Training& training, parallel::Communicator& communicator, Load load)
+Trainer::Trainer(const Training& training, parallel::Communicator& world, Load load)
     : training_(training),
-      communicator_(communicator),
-      plan_(parallel::plan_step(training.shape, communicator.rank())) {
+      world_(world),
+      plan_(parallel::plan_step(training.shape, training.data_rank(world.rank()))) {
+  using parallel::Axis;
+  const parallel::Mesh& mesh = training_.mesh;
+  const auto group = [&](Axis axis) {
+    return world.split(mesh.color(world.rank(), axis), mesh.coordinates(world.rank())[axis],
+                       std::string("ranks along ") + std::string(parallel::name_of(axis)));
+  };
+  if (training_.tensor_ranks() > 1) {
+    data_ = group(Axis::data);
+    tensor_ = group(Axis::tensor);
+    collectives_ = std::make_unique<parallel::GroupCollectives>(*tensor_);
+  }
   ParameterStore& store = training_.store;
   store.allocate(plan_.step.gradient_blocks);
   std::vector<Workspace*> workspaces;
   for (int worker = 0; worker < training.shape.workers; ++worker) {
-    workspaces_.push_back(std::make_unique<Workspace>(all_programs(training), store, training.team));
+    workspaces_.push_back(
+        std::make_unique<Workspace>(all_programs(training), store, training.team, collectives_.get()));
     workspaces.push_back(workspaces_.back().get());
   }
-  if (training.clip > 0) norm_.emplace(store);
-  reduction_ = parallel::make_reduction(reduction_spec(training), communicator);
+  if (training.clip > 0 && training.parts.empty()) norm_.emplace(store);
+  if (training.clip > 0 && !training.parts.empty()) {
+    norm_.emplace(store,
+                  parallel::norm_parts(training.parts, training.tensor_ranks(), training.tensor_grains),
+                  training.parts.front().rank);
+    std::int64_t all = 0;
+    for (const std::int64_t count : norm_->counts()) all += count;
+    norm_parts_.resize(static_cast<std::size_t>(all));
+  }
+  reduction_ = parallel::make_reduction(reduction_spec(training), data());
   work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
   for (const int block : plan_.blocks) pieces_.push_back(store.gradients(block));
   const auto load_now = [this, load = std::move(load)](Workspace& workspace, const Program& program,
@@ -210,7 +244,7 @@ PhaseSeconds Trainer::step() {
 
 void Trainer::set_trace(Trace* trace) {
   step_->set_trace(trace);
-  trace_ = communicator_.size() > 1 ? trace : nullptr;
+  trace_ = data().size() > 1 ? trace : nullptr;
   released_at_.resize(reduction_->buckets().size());
   if (trace_ != nullptr && !training_.buckets.empty())
     reduction_->on_reduced([this] { mark_reduced(); });
@@ -264,6 +298,13 @@ void Trainer::mark_reduced() {
   }
 }
 
+double Trainer::norm() {
+  if (tensor_ == nullptr) return (*norm_)(0, training_.team);
+  tensor_->all_gather(norm_->partial(0, training_.team), std::span(norm_parts_), norm_->counts(),
+                      "norm of the gradient");
+  return norm_->total(norm_parts_);
+}
+
 void Trainer::decide() {
   const ParameterStore& store = training_.store;
   const Slice loss = store.gradient("loss");
@@ -272,7 +313,7 @@ void Trainer::decide() {
   });
   if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
   if (norm_) {
-    grad_norm_ = (*norm_)(0, training_.team);
+    grad_norm_ = norm();
     // The epsilon that the field's clipping has; a norm of zero stays zero.
     set_register(nn::kGradientScale, std::min(1.0, training_.clip / (*grad_norm_ + 1e-6)));
   }
@@ -297,14 +338,29 @@ std::vector<std::int64_t> Trainer::work_per_thread() const {
   return work;
 }
 
-std::string Trainer::hash() const {
-  std::vector<NamedBytes> parameters;
-  for (const ParameterDescription& p : training_.store.parameters()) {
-    const Slice slice = training_.store.parameter(p.name);
-    parameters.push_back(
-        {p.name, {training_.store.values() + slice.offset, static_cast<std::size_t>(slice.spec.bytes())}});
+void Trainer::initialize(std::uint64_t seed) {
+  if (tensor_ == nullptr) return nn::initialize(training_.store, seed);
+  initialize_parts(training_.store, training_.parts, seed);
+}
+
+parallel::Traffic Trainer::traffic() const {
+  parallel::Traffic traffic = world_.traffic();
+  for (const auto* group : {data_.get(), tensor_.get()})
+    if (group != nullptr) traffic += group->traffic();
+  return traffic;
+}
+
+std::string Trainer::hash() {
+  WeightHash hash;
+  std::vector<std::byte> serial;
+  const ParameterStore& store = training_.store;
+  for (const std::size_t i : store.name_order()) {
+    const Slice slice = store.parameter(store.parameters()[i].name);
+    const std::span<const std::byte> own(store.values() + slice.offset,
+                                         static_cast<std::size_t>(slice.spec.bytes()));
+    hash.add(tensor_ == nullptr ? own : gather_parameter(training_.parts[i], own, serial, *tensor_));
   }
-  return weight_hash(std::move(parameters));
+  return tensor_ == nullptr || tensor_->rank() == 0 ? hash.text() : "";
 }
 
 void print_split(const Output& out, const PhaseSpreads& phases) {
