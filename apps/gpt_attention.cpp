@@ -10,6 +10,7 @@
 #include "apps/support/corpus.h"
 #include "apps/support/machine.h"
 #include "apps/support/run.h"
+#include "apps/tensor_plan.h"
 #include "parallel/mesh.h"
 #include "value/ops/random.h"
 
@@ -19,6 +20,10 @@ namespace {
 // What a node of a layer is, in the words of lectures on transformers.
 std::string_view meaning(std::string_view scope, std::string_view op) {
   const bool adds = op == "add";
+  if (op == "copy_to") return "f: the same on every rank; its cotangents are summed";
+  if (op == "all_reduce") return "g: the sum over the ranks";
+  if (op == "all_gather") return "the parts of all ranks";
+  if (op == "shard") return "this rank's part";
   if (scope.ends_with("attn.c_attn"))
     return adds ? "+ bias" : "Q, K, V head by head: Partition_1 is a matter of columns, nothing is copied";
   if (op == "attention")
@@ -37,7 +42,12 @@ void print_shapes(const Output& out, const GptOptions& o, const GptSetup& setup)
   const MicroBatch micro_batch = setup.record_micro_batch(o);
   const Graph& graph = *micro_batch.graph;
   const NodeId backward_from = micro_batch.backward_from;
-  out.say("shapes of layer 0, forward:");
+  const Training& training = setup.training;
+  out.say("shapes of layer 0, forward{}:",
+          training.tensor_ranks() > 1
+              ? fmt::format(", on rank 0 of {} that cut tensors in {} grains (layout {})",
+                            training.tensor_ranks(), training.tensor_grains, training.layout)
+              : "");
   out.say("  {:<16} {:<13} {:<24} {}", "scope", "op", "result", "what it is");
   for (NodeId id = 0; id < backward_from; ++id) {
     const std::string& scope = graph.scope_name(id);
@@ -79,7 +89,10 @@ int dry_run(const GptOptions& o, const Output& out) {
   const parallel::Traffic traffic =
       parallel::expected_traffic(reduction_spec(training), training.shape.ranks, training.data_rank(rank));
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
-  out.say("fullest rank: {}", rank);
+  for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
+  if (mesh.extent(parallel::Axis::tensor) > 1)
+    for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
+  out.say("fullest rank{}: {}", mesh.extent(parallel::Axis::tensor) > 1 ? " of tensor rank 0" : "", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
   show(out, o, setup);

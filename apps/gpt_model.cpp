@@ -67,6 +67,8 @@ void GptOptions::declare(Cli& cli) {
            "which tensors they cut: megatron, or a file of rows '[?]pattern Shard(dim)|Replicate', where the "
            "last row that matches a parameter's or module's name wins (?: may match nothing)",
            "NAME|FILE");
+  cli.toggle("--sequence-parallel", sequence_parallel,
+             "with --layout megatron: cut norms, dropout and the residual stream by rows");
   cli.integer(
       "--tensor-grains", tensor_grains,
       "grains of every sum over heads, width or vocabulary; 0: by width, and as many as --tensor needs",
@@ -146,6 +148,11 @@ parallel::Mesh GptOptions::mesh(int ranks) const {
 }
 
 parallel::Layout GptOptions::table() const {
+  if (sequence_parallel) {
+    if (layout != "megatron")
+      throw UsageError(fmt::format("--sequence-parallel goes with --layout megatron, not with {}", layout));
+    return parallel::with_sequence_parallel(parallel::layout_from_name(layout));
+  }
   // What looks like no path is a name.
   if (layout.find_first_of("./") == std::string::npos) return parallel::layout_from_name(layout);
   std::ifstream file(layout);
@@ -225,7 +232,7 @@ MicroBatch GptSetup::record_micro_batch(const GptOptions& o) const {
   Value serial_loss;
   const std::unique_ptr<Graph> serial = record_serial(o, serial_loss);
   parallel::Partitioned cut = parallel::partition(*serial, std::span(&serial_loss, 1), training.parts,
-                                                  training.mesh, rank_, training.tensor_grains);
+                                                  o.table(), training.mesh, rank_, training.tensor_grains);
   MicroBatch result{std::move(cut.graph), 0, {}, std::move(cut.gathered)};
   Graph& graph = *result.graph;
   const Value loss = cut.outputs[0];

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "parallel/tree_reduction.h"
 #include "value/ops/collective.h"
 
 namespace graingrad::parallel {
@@ -48,11 +49,42 @@ std::size_t gather_bytes(const Call& call) {
   return Parts(call).outer == 1 ? 0 : static_cast<std::size_t>(call.output_specs[0].bytes());
 }
 
+// Of a reduce_scatter: rows of all pieces that each rank adds.
+struct Scatter {
+  explicit Scatter(const Call& call)
+      : parts(call),
+        grains(static_cast<std::int64_t>(call.attributes->reals[0])),
+        row(call.output_specs[0].shape.rank() == 0 ? 0
+                                                   : call.output_specs[0].shape.stride(0) * parts.element) {}
+  std::int64_t held_by(int rank) const {
+    const Piece run = run_of(grains, parts.ranks(), rank);
+    return std::ssize(pieces(run.first, run.last, grains));
+  }
+  std::int64_t all() const {
+    std::int64_t all = 0;
+    for (int r = 0; r < parts.ranks(); ++r) all += held_by(r);
+    return all;
+  }
+  int rank() const { return static_cast<int>(parts.n[3]); }
+  std::int64_t bytes_of(int r) const { return parts.size(r) * row; }
+
+  Parts parts;
+  std::int64_t grains, row;
+};
+
+std::size_t scatter_bytes(const Call& call) {
+  const Scatter s(call);
+  return static_cast<std::size_t>(s.all() - s.held_by(s.rank())) *
+         aligned(static_cast<std::size_t>(s.bytes_of(s.rank())));
+}
+
 }  // namespace
 
 Backend with_collectives(Backend backend) {
-  backend.add(ops::all_reduce, {.tile = nullptr, .shared_bytes = reduce_bytes});
-  backend.add(ops::all_gather, {.tile = nullptr, .shared_bytes = gather_bytes});
+  backend.add(ops::all_reduce, {.shared_bytes = reduce_bytes});
+  backend.add(ops::all_gather, {.shared_bytes = gather_bytes});
+  backend.add(ops::gather_to, {.shared_bytes = gather_bytes});
+  backend.add(ops::reduce_scatter, {.shared_bytes = scatter_bytes});
   return backend;
 }
 
@@ -60,8 +92,10 @@ void GroupCollectives::run(const Op& op, const Call& call, std::string_view scop
   const auto start = std::chrono::steady_clock::now();
   if (&op == &ops::all_reduce)
     all_reduce(call);
-  else if (&op == &ops::all_gather)
+  else if (&op == &ops::all_gather || &op == &ops::gather_to)
     all_gather(call, scope);
+  else if (&op == &ops::reduce_scatter)
+    reduce_scatter(call, scope);
   else
     throw UsageError(fmt::format("{}: {} is no collective", scope, op.name));
   seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -69,24 +103,24 @@ void GroupCollectives::run(const Op& op, const Call& call, std::string_view scop
 
 // The pieces have no other reader: the exchange may add in their memory.
 void GroupCollectives::all_reduce(const Call& call) {
-  const ReductionSpec wanted = spec_of(call);
-  auto& reduction = reductions_[{wanted.count, wanted.dtype, wanted.grains}];
-  if (reduction == nullptr) {
-    ReductionSpec spec = wanted;
-    spec.kind = reduce_;
-    reduction = make_reduction(spec, group_);
-  }
   const std::int64_t bytes = call.output_specs[0].bytes();
+  Prepared& prepared = reductions_[{call.output_specs[0].shape.size(), call.output_specs[0].dtype,
+                                    call.attributes->integers[0]}];
+  if (prepared.reduction == nullptr) {
+    ReductionSpec spec = spec_of(call);
+    spec.kind = reduce_;
+    prepared = {make_reduction(spec, group_), reduce_bytes(call)};
+  }
+  std::span<std::byte> work(static_cast<std::byte*>(call.shared), prepared.planned);
+  if (reduce_ != ReductionKind::tree) {
+    const auto needed = static_cast<std::size_t>(prepared.reduction->work_bytes());
+    if (unplanned_.bytes() < needed) unplanned_ = AlignedBuffer(needed);
+    work = {unplanned_.data(), unplanned_.bytes()};
+  }
   auto* const first = static_cast<std::byte*>(const_cast<void*>(call.inputs[0]));
   pieces_.clear();
   for (std::int64_t p = 0; p < call.input_specs[0].shape[0]; ++p) pieces_.push_back(first + p * bytes);
-  std::span<std::byte> work(static_cast<std::byte*>(call.shared), reduce_bytes(call));
-  if (reduce_ != ReductionKind::tree) {
-    const auto bytes_of_work = static_cast<std::size_t>(reduction->work_bytes());
-    if (unplanned_.bytes() < bytes_of_work) unplanned_ = AlignedBuffer(bytes_of_work);
-    work = {unplanned_.data(), unplanned_.bytes()};
-  }
-  reduction->reduce(pieces_, call.outputs[0], work);
+  prepared.reduction->reduce(pieces_, call.outputs[0], work);
 }
 
 void GroupCollectives::all_gather(const Call& call, std::string_view scope) {
@@ -106,11 +140,64 @@ void GroupCollectives::all_gather(const Call& call, std::string_view scope) {
                   static_cast<std::size_t>(parts.size(r) * row));
 }
 
+const GroupCollectives::Tree& GroupCollectives::tree_of(std::int64_t grains) {
+  Tree& tree = trees_[grains];
+  if (!tree.held_by.empty()) return tree;
+  std::vector<Piece> all;
+  for (int r = 0; r < group_.size(); ++r) {
+    const Piece run = run_of(grains, group_.size(), r);
+    const std::vector<Piece> of_rank = pieces(run.first, run.last, grains);
+    tree.held_by.push_back(std::ssize(of_rank));
+    all.insert(all.end(), of_rank.begin(), of_rank.end());
+  }
+  tree.combines = join(all, grains).combines;
+  return tree;
+}
+
+// Every rank gets its rows of all pieces and adds them in the tree's order.
+void GroupCollectives::reduce_scatter(const Call& call, std::string_view scope) {
+  const Scatter s(call);
+  const Tree& tree = tree_of(s.grains);
+  const int me = s.rank();
+  auto* const own = static_cast<std::byte*>(const_cast<void*>(call.inputs[0]));
+  auto* memory = static_cast<std::byte*>(call.shared);
+  const std::int64_t piece_bytes = s.parts.n.back() * s.row, mine = s.bytes_of(me);
+  sends_.clear();
+  receives_.clear();
+  operands_.clear();
+  for (int r = 0; r < group_.size(); ++r) {
+    for (std::int64_t p = 0; p < tree.held_by[static_cast<std::size_t>(r)]; ++p) {
+      if (r == me) {
+        operands_.push_back(own + p * piece_bytes + s.parts.first(me) * s.row);
+        continue;
+      }
+      operands_.push_back(memory);
+      receives_.push_back({r, memory, mine});
+      memory += aligned(static_cast<std::size_t>(mine));
+    }
+    for (std::int64_t p = 0; r != me && p < tree.held_by[static_cast<std::size_t>(me)]; ++p)
+      sends_.push_back({r, own + p * piece_bytes + s.parts.first(r) * s.row, s.bytes_of(r)});
+  }
+  group_.exchange(sends_, receives_, scope);
+  const std::int64_t count = call.output_specs[0].shape.size();
+  for (std::size_t i = 0; i < tree.combines.size(); ++i) {
+    void* const left = operands_[static_cast<std::size_t>(tree.combines[i].dst)];
+    const void* const right = operands_[static_cast<std::size_t>(tree.combines[i].src)];
+    const bool root = i + 1 == tree.combines.size();
+    add_elements(root ? call.outputs[0] : left, left, right, count, call.output_specs[0].dtype);
+  }
+}
+
 Traffic traffic_of(const Op& op, const Call& call) {
   const auto& n = call.attributes->integers;
   if (&op == &ops::all_reduce)
     return expected_traffic(spec_of(call), static_cast<int>(n[1]), static_cast<int>(n[2]));
-  if (&op != &ops::all_gather) return {};
+  if (&op == &ops::reduce_scatter) {
+    const Scatter s(call);
+    const std::int64_t own = s.bytes_of(s.rank());
+    return {1, s.held_by(s.rank()) * (s.parts.n.back() * s.row - own), (s.all() - s.held_by(s.rank())) * own};
+  }
+  if (&op != &ops::all_gather && &op != &ops::gather_to) return {};
   const std::int64_t own = call.input_specs[0].bytes(), all = call.output_specs[0].bytes();
   return {1, own * (Parts(call).ranks() - 1), all - own};
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "parallel/reduction.h"
+#include "parallel/schedule.h"
 #include "value/collectives.h"
 #include "value/memory.h"
 
@@ -32,14 +33,29 @@ class GroupCollectives final : public Collectives {
  private:
   void all_reduce(const Call& call);
   void all_gather(const Call& call, std::string_view scope);
+  void reduce_scatter(const Call& call, std::string_view scope);
 
   Communicator& group_;
   ReductionKind reduce_;
   double seconds_ = 0;
-  std::map<std::tuple<std::int64_t, DType, std::int64_t>, std::unique_ptr<Reduction>> reductions_;
+  struct Prepared {
+    std::unique_ptr<Reduction> reduction;
+    std::size_t planned = 0;  ///< bytes of work memory
+  };
+  std::map<std::tuple<std::int64_t, DType, std::int64_t>, Prepared> reductions_;
   std::vector<void*> pieces_;
   AlignedBuffer unplanned_;
   std::vector<std::int64_t> counts_;
+  // Who holds how many pieces of a sum over so many grains, and how they meet.
+  struct Tree {
+    std::vector<std::int64_t> held_by;
+    std::vector<Combine> combines;
+  };
+  const Tree& tree_of(std::int64_t grains);
+  std::map<std::int64_t, Tree> trees_;
+  std::vector<Send> sends_;
+  std::vector<Receive> receives_;
+  std::vector<void*> operands_;
 };
 
 /// What one run of a collective adds to the group's counters; a pure function of op, specs and attributes.

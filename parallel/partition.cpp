@@ -16,6 +16,7 @@
 #include "value/ops/norm.h"
 #include "value/ops/random.h"
 #include "value/ops/reduce.h"
+#include "value/pattern.h"
 
 namespace graingrad::parallel {
 namespace {
@@ -41,10 +42,12 @@ struct Label {
 
 class Partitioner {
  public:
-  Partitioner(const Graph& from, std::span<const ParameterPart> parts, const Mesh& mesh, int rank,
-              std::int64_t grains)
+  Partitioner(const Graph& from, std::span<const ParameterPart> parts, const Layout& layout, const Mesh& mesh,
+              int rank, std::int64_t grains)
       : from_(from),
         parts_(parts),
+        layout_(layout),
+        used_(layout.rows.size(), false),
         grains_(grains),
         group_{std::string(name_of(Axis::tensor)), mesh.extent(Axis::tensor),
                mesh.coordinates(rank)[Axis::tensor]},
@@ -72,6 +75,12 @@ class Partitioner {
         place_whole();
     }
     for (const Value& value : outputs) result_.outputs.push_back(whole(held(from_.check(value))));
+    for (std::size_t r = 0; r < layout_.rows.size() && group_.ranks > 1; ++r)
+      if (const LayoutRow& row = layout_.rows[r]; row.output && !row.optional && !used_[r])
+        throw UsageError(
+            fmt::format("layout {}: no sum over ranks arises where '{}:out' matches; name a module "
+                        "whose inputs are cut",
+                        layout_.name, row.pattern));
     return std::move(result_);
   }
 
@@ -114,6 +123,8 @@ class Partitioner {
     return all_gather(now, h.dim, group_, cuts(bounds(h.serial[h.dim], h.units[d])));
   }
   Value copied(const Held& h, bool gradient) {
+    if (gradient && h.dim == 0)
+      return gather_to(to_.handle(h.now), group_, cuts(bounds(h.serial[0], h.units[0])), grains_);
     const Value now = whole(h);
     return gradient ? copy_to(now, group_, grains_) : now;
   }
@@ -142,6 +153,16 @@ class Partitioner {
     hold(0, to_.parameter(found->local), found->dim, std::move(units));
   }
 
+  // A product's gradient continues one chain in its sink; that of a gathered parameter could only be added.
+  void refuse_gathered_parameter(OutputRef operand) const {
+    if (&from_.op(operand.node) != &ops::parameter || held(operand).dim < 0) return;
+    const std::string& name = from_.attributes(operand.node).name;
+    const auto part = std::find_if(parts_.begin(), parts_.end(),
+                                   [&](const ParameterPart& p) { return p.serial.name == name; });
+    refuse(fmt::format("needs '{}' whole, which is cut along {}; cut another dim, or hold it whole", name,
+                       part->serial.dims[static_cast<std::size_t>(part->dim)].name));
+  }
+
   // Without a signature: whole operands, whole results. A sum over one dim has its grains.
   void place_whole() {
     const auto inputs = from_.inputs(id_);
@@ -149,6 +170,7 @@ class Partitioner {
     std::int64_t bytes = 0;
     for (const OutputRef& in : inputs) {
       const Held& h = held(in);
+      refuse_gathered_parameter(in);
       if (h.dim >= 0) bytes += from_.spec(in).bytes();
       operands.push_back(whole(h));
     }
@@ -265,7 +287,25 @@ class Partitioner {
     if (result.shape().rank() != serial.rank() + 1)
       refuse("its result is a sum over what the layout cuts, and the op cannot give pieces of it");
     const bool placed = &from_.op(id_) == &ops::embedding;  // rows of one rank each: any tree adds them
-    hold(o, all_reduce(result, group_, placed ? group_.ranks : grains_), -1, std::move(units));
+    const std::int64_t grains = placed ? group_.ranks : grains_;
+    if (!cut_by_rows() || serial.rank() == 0) {
+      hold(o, all_reduce(result, group_, grains), -1, std::move(units));
+      return;
+    }
+    const Bounds at_rows = cuts(bounds(serial[0], units[0]));
+    hold(o, reduce_scatter(result, group_, at_rows, grains), 0, std::move(units));
+  }
+
+  // What the last `:out` row that matches this scope says.
+  bool cut_by_rows() {
+    bool rows = false;
+    for (std::size_t r = 0; r < layout_.rows.size(); ++r) {
+      const LayoutRow& row = layout_.rows[r];
+      if (!row.output || !matches(row.pattern, from_.scope_name(id_))) continue;
+      used_[r] = true;
+      rows = !row.dim.empty();
+    }
+    return rows;
   }
 
   // The grains of every dim that the op or its gradient sums over.
@@ -307,6 +347,7 @@ class Partitioner {
     const Bounds of_width = bounds(table[1], w.units[1]), of_vocab = bounds(table[0], w.units[0]);
     Attributes attributes = from_.attributes(id_);
     if (w.dim != 0) {
+      refuse_gathered_parameter(inputs[1]);
       if (grains_ > 1) attributes.grains = {all_grains('k', of_width), all_grains('v', of_vocab)};
       const Value lse =
           to_.record(ops::softmax_stats, {whole(x), whole(w), whole(targets)}, std::move(attributes));
@@ -339,6 +380,8 @@ class Partitioner {
 
   const Graph& from_;
   std::span<const ParameterPart> parts_;
+  const Layout& layout_;
+  std::vector<bool> used_;  // rows of the layout
   std::int64_t grains_;
   RankGroup group_;
   Partitioned result_;
@@ -351,7 +394,7 @@ class Partitioner {
 }  // namespace
 
 Partitioned partition(const Graph& serial, std::span<const Value> outputs,
-                      std::span<const ParameterPart> parts, const Mesh& mesh, int rank,
+                      std::span<const ParameterPart> parts, const Layout& layout, const Mesh& mesh, int rank,
                       std::int64_t tensor_grains) {
   if (tensor_grains < 1 || tensor_grains > kMostGrains)
     throw UsageError(
@@ -361,7 +404,7 @@ Partitioned partition(const Graph& serial, std::span<const Value> outputs,
         fmt::format("{} tensor ranks but {} tensor grains, and a rank needs a grain of its own; "
                     "give --tensor-grains {} or more",
                     mesh.extent(Axis::tensor), tensor_grains, mesh.extent(Axis::tensor)));
-  return Partitioner(serial, parts, mesh, rank, tensor_grains).run(outputs);
+  return Partitioner(serial, parts, layout, mesh, rank, tensor_grains).run(outputs);
 }
 
 }  // namespace graingrad::parallel

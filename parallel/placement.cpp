@@ -36,6 +36,7 @@ struct Choice {
 std::vector<Choice> choose(std::span<const ParameterDescription> parameters, const Layout& layout) {
   std::vector<Choice> choices(parameters.size());
   for (const LayoutRow& row : layout.rows) {
+    if (row.output) continue;
     bool matched = false, has_dim = row.dim.empty();
     std::string dims;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -115,6 +116,8 @@ Layout parse_layout(std::string_view name, std::string_view text) {
     LayoutRow row;
     row.optional = word[0][0] == '?';
     row.pattern = word[0].substr(row.optional ? 1 : 0);
+    row.output = row.pattern.ends_with(":out");
+    if (row.output) row.pattern.resize(row.pattern.size() - 4);
     if (row.pattern.empty()) refuse("a pattern is missing");
     if (word.size() < 2) refuse(fmt::format("'{}' has no placement", row.pattern));
     const std::string& placement = word[1];
@@ -128,8 +131,23 @@ Layout parse_layout(std::string_view name, std::string_view text) {
       refuse(fmt::format("'{}' is no axis that cuts tensors", word[3]));
     if (word.size() != 2 && !(word.size() == 4 && word[2] == "on"))
       refuse(fmt::format("'{}' is not understood", word[2]));
+    if (row.output && !row.dim.empty() && row.dim != "row")
+      refuse(fmt::format("a result can be cut along row, not along '{}'", row.dim));
     layout.rows.push_back(std::move(row));
   }
+  return layout;
+}
+
+Layout with_sequence_parallel(Layout layout) {
+  if (layout.name != "megatron")
+    throw UsageError(
+        fmt::format("--sequence-parallel goes with --layout megatron, not with {}", layout.name));
+  const Layout rows = parse_layout(layout.name,
+                                   "?wte:out             Shard(row)\n"
+                                   "h.*.attn.c_proj:out  Shard(row)\n"
+                                   "?h.*.mlp.c_proj:out  Shard(row)\n");
+  layout.rows.insert(layout.rows.end(), rows.rows.begin(), rows.rows.end());
+  layout.name += "+sequence";
   return layout;
 }
 

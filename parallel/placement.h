@@ -21,6 +21,8 @@ struct LayoutRow {
   std::string pattern;
   std::string dim;        ///< "out", "in", "vocab", "width", ...; empty: held whole
   bool optional = false;  ///< may match nothing, as in a table for several models
+  /// `pattern` names module paths: sums over ranks that arise there are cut by rows (dim "row"), not whole.
+  bool output = false;
   bool operator==(const LayoutRow&) const = default;
 };
 
@@ -33,8 +35,12 @@ struct Layout {
 /// The table "megatron" (projections into heads and hidden units by outputs, those back by inputs, embedding
 /// and head by vocabulary) or "data" (no row). Throws UsageError that lists the names.
 Layout layout_from_name(std::string_view name);
+/// `layout` with the rows that cut norms, dropout and the residual stream by rows: sequence parallelism for
+/// "megatron". Throws UsageError for another one.
+Layout with_sequence_parallel(Layout layout);
 /// A table from text, one row a line:
 ///   [?]pattern  Shard(dim)|Replicate  [on tensor]     # what follows is not read
+///   [?]path:out  Shard(row)|Replicate  [on tensor]
 /// where ? marks a row that may match nothing. Throws UsageError naming `name`, line and reason.
 Layout parse_layout(std::string_view name, std::string_view text);
 

@@ -51,8 +51,18 @@ struct Call {
 /// while they are asked for.
 struct Kernel {
   /// Runs tile `i` of `stage`; `scratch` is thread_bytes(call) of 64-byte aligned memory of the running
-  /// thread. Null: a collective, run by value/collectives.h.
+  /// thread.
   void (*tile)(const Call& call, int stage, std::int64_t i, void* scratch) = nullptr;
+  /// In place of `tile`, for a kernel whose neighbouring tiles share work: runs tiles [first, last) of
+  /// `stage`, with the bits that they have one by one.
+  void (*run)(const Call& call, int stage, std::int64_t first, std::int64_t last, void* scratch) = nullptr;
+  /// Runs tiles [first, last) of `stage`, by `run` or one by one.
+  void run_tiles(const Call& call, int stage, std::int64_t first, std::int64_t last, void* scratch) const {
+    if (run != nullptr) return run(call, stage, first, last, scratch);
+    for (; first < last; ++first) tile(call, stage, first, scratch);
+  }
+  /// Neither: the call meets other ranks, and value/collectives.h runs it.
+  bool is_collective() const { return tile == nullptr && run == nullptr; }
   /// Tiles of a stage; null: one.
   std::int64_t (*tiles)(const Call& call, int stage) = nullptr;
   /// Stages of a call; null: one.

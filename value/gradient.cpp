@@ -131,7 +131,7 @@ class Walk {
     const auto rest = [](const Shape& shape) { return shape.dims().subspan(1); };
     const Shape &a = gradient.shape, &b = spec.shape;
     if (gradient.dtype != spec.dtype) return false;
-    if (op.takes_pieces) return b.rank() == a.rank() + 1 && Shape(rest(b)) == a;
+    if (op.takes_pieces && b.rank() == a.rank() + 1 && Shape(rest(b)) == a) return true;
     return graph_.op(ref.node).takes_pieces && a.rank() == b.rank() + 1 && Shape(rest(a)) == b;
   }
 

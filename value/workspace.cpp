@@ -43,7 +43,7 @@ Workspace::Workspace(std::vector<const Program*> programs, ParameterStore& store
   for (const Program* program : programs_) {
     bases_.thread_stride = std::max(bases_.thread_stride, aligned_bytes(program->plan.thread));
     for (const Instruction& instruction : program->instructions) {
-      if (collectives == nullptr && instruction.kernel != nullptr && instruction.kernel->tile == nullptr)
+      if (collectives == nullptr && instruction.kernel != nullptr && instruction.kernel->is_collective())
         throw UsageError(program->scopes[instruction.scope] + ": " + std::string(instruction.op->name) +
                          " meets other ranks; give the workspace Collectives");
       inputs = std::max<std::size_t>(inputs, instruction.inputs);

@@ -77,6 +77,9 @@ void configure(Training& training, const TrainingFlags& flags, const parallel::M
 /// micro-batch runs program 0. Other reductions, and one rank, stay as they are.
 void overlap_exchange(Training& training);
 
+/// The micro-batches' programs and the update.
+std::vector<const Program*> all_programs(const Training& training);
+
 /// What the reduction of a step is about.
 parallel::ReductionSpec reduction_spec(const Training& training);
 

@@ -18,7 +18,7 @@ using namespace graingrad;
 
 // Two register blocks of rows and one panel of columns: 9 and 12 KiB with AVX2.
 void micro_kernel_l1(benchmark::State& state) {
-  constexpr std::int64_t kRows = 2 * cpu::kBlockRows, kCols = cpu::kBlockCols<float>, kDepth = 192;
+  constexpr std::int64_t kRows = 2 * cpu::kBlockRows<float>, kCols = cpu::kBlockCols<float>, kDepth = 192;
   constexpr std::int64_t kA = kRows * kDepth, kB = kCols * kDepth, kC = kRows * kCols, kProducts = 4096;
   const cpu::Team team{static_cast<int>(state.range(0)), cpu::Schedule::fixed};
   AlignedBuffer memory(static_cast<std::size_t>(team.threads * (kA + kB + kC)) * sizeof(float));

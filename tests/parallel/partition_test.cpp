@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 
 #include "nn/gpt.h"
 #include "nn/init.h"
@@ -37,7 +38,7 @@ struct Rank {
     const std::int64_t rows = kSequences * config.sequence;
     const Value loss = model.loss(serial.input("tokens", {DType::i32, {rows}}),
                                   serial.input("targets", {DType::i32, {rows}}));
-    Partitioned cut = partition(serial, std::span(&loss, 1), parts, mesh, rank, grains);
+    Partitioned cut = partition(serial, std::span(&loss, 1), parts, layout, mesh, rank, grains);
     Graph& graph = *cut.graph;
     graph.accumulate("loss", cut.outputs[0]);
     CompileOptions options;
@@ -133,16 +134,19 @@ TEST_P(PartitionedGpt, HasTheSerialLossAndGradients) {
   const Case& c = GetParam();
   const int ranks = test_world().size();
   const nn::GptConfig config = config_of(c);
-  Rank serial(config, layout_from_name("megatron"), Mesh(), 0, c.grains);
+  const Layout megatron = layout_from_name("megatron");
+  Rank serial(config, megatron, Mesh(), 0, c.grains);
   serial.run(nullptr, {});
-  Rank cut(config, layout_from_name("megatron"), Mesh(1, ranks), test_world().rank(), c.grains);
-  GroupCollectives collectives(test_world());
-  cut.run(&collectives, {.threads = 1 + test_world().rank() % 2});
-  EXPECT_EQ(difference(serial, cut), "");
-  EXPECT_TRUE(cut.gathered.empty());
-  // The shards are all that is allocated.
-  if (ranks > 1) {
+  for (const Layout& layout : {megatron, with_sequence_parallel(megatron)}) {
+    Rank cut(config, layout, Mesh(1, ranks), test_world().rank(), c.grains);
+    GroupCollectives collectives(test_world());
+    cut.run(&collectives, {.threads = 1 + test_world().rank() % 2});
+    EXPECT_EQ(difference(serial, cut), "") << layout.name;
+    EXPECT_TRUE(cut.gathered.empty());
+    if (ranks == 1) continue;
+    // The shards are all that is allocated; activations cut by rows take less.
     EXPECT_LT(cut.store.parameter_bytes(), serial.store.parameter_bytes());
+    EXPECT_LT(cut.program.plan.slot, serial.program.plan.slot);
   }
 }
 
@@ -172,24 +176,37 @@ TEST(PartitionSabotage, RankOrderGivesOtherBits) {
 // The counters of the wire say what the program's collectives say.
 TEST(Partition, MovesWhatItsCollectivesSay) {
   const int ranks = test_world().size();
-  const Case c{4, 4, 127};
-  Rank cut(config_of(c), layout_from_name("megatron"), Mesh(1, ranks), test_world().rank(), c.grains);
-  const auto group = test_world().split(0, test_world().rank(), "traffic");
-  GroupCollectives collectives(*group);
-  Traffic expected;
-  int reduces = 0;
-  for (const Instruction& i : cut.program.instructions) {
-    if (i.kernel == nullptr || i.kernel->tile != nullptr) continue;
-    const std::span specs(cut.program.specs.data() + i.first_operand, i.inputs + i.outputs);
-    const Call call{
-        {}, {}, specs.first(i.inputs), specs.subspan(i.inputs), &cut.program.attributes[i.attributes]};
-    expected += traffic_of(*i.op, call);
-    reduces += i.op->name == "all_reduce";
+  const Layout megatron = layout_from_name("megatron");
+  for (const Layout& layout : {megatron, with_sequence_parallel(megatron)}) {
+    Rank cut(config_of({4, 4, 127}), layout, Mesh(1, ranks), test_world().rank(), 4);
+    const auto group = test_world().split(0, test_world().rank(), "traffic");
+    GroupCollectives collectives(*group);
+    Traffic expected;
+    std::map<std::string_view, int> count;
+    for (const Instruction& i : cut.program.instructions) {
+      if (i.kernel == nullptr || !i.kernel->is_collective()) continue;
+      const std::span specs(cut.program.specs.data() + i.first_operand, i.inputs + i.outputs);
+      expected += traffic_of(
+          *i.op,
+          Call{
+              {}, {}, specs.first(i.inputs), specs.subspan(i.inputs), &cut.program.attributes[i.attributes]});
+      ++count[i.op->name];
+    }
+    cut.run(&collectives, {});
+    EXPECT_EQ(group->traffic(), expected) << layout.name;
+    if (ranks == 1) {
+      EXPECT_TRUE(count.empty());
+    } else if (layout.name == "megatron") {
+      // Two forward and two backward a layer, the embedding, the head's backward; the head's forward is a
+      // gather.
+      EXPECT_EQ(count["all_reduce"], 4 * 2 + 2);
+      EXPECT_EQ(count["all_gather"], 1);
+    } else {
+      // The same sums, each rank for its rows, and rows gathered in front of the products.
+      EXPECT_EQ(count["reduce_scatter"], 4 * 2 + 2);
+      EXPECT_EQ(count["gather_to"], 2 * 2 + 1);
+    }
   }
-  cut.run(&collectives, {});
-  EXPECT_EQ(group->traffic(), expected);
-  // Two forward and two backward a layer, the embedding, the head's backward; the head's forward is a gather.
-  EXPECT_EQ(reduces, ranks == 1 ? 0 : 4 * 2 + 2);
 }
 
 TEST(PartitionRefuses, WhatDoesNotFit) {
@@ -219,6 +236,8 @@ TEST(PartitionRefuses, WhatDoesNotFit) {
   };
   EXPECT_THAT(parse("\nwte Shard(vocab) on data"), HasSubstr("line 2"));
   EXPECT_THAT(parse("wte"), HasSubstr("no placement"));
+  EXPECT_THAT(parse("wte:out Shard(width)"), HasSubstr("along row"));
+  EXPECT_THROW(with_sequence_parallel(layout_from_name("data")), UsageError);
   EXPECT_THAT(parse("wte Partial(sum)"), HasSubstr("Partial cannot be resolved"));
   EXPECT_THAT(parse("wte Cut(vocab)"), HasSubstr("'Cut(vocab)' is no placement"));
   EXPECT_EQ(parse("# nothing\n?wte Shard(vocab) on tensor  # the table\n\nwpe Replicate"), "");

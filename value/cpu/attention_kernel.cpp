@@ -25,8 +25,8 @@ template <class T, class F>
 void ragged_product(MatrixView<T> a, const T* b, std::int64_t panel, T* c, std::int64_t ldc, std::int64_t m,
                     std::int64_t n, bool accumulate, F span) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  for (std::int64_t first = 0; first < m; first += kBlockRows) {
-    const std::int64_t rows = std::min(kBlockRows, m - first);
+  for (std::int64_t first = 0; first < m; first += kBlockRows<T>) {
+    const std::int64_t rows = std::min(kBlockRows<T>, m - first);
     const Span top = span(first), bottom = span(first + rows - 1);
     const bool same_begin = top.begin == bottom.begin;
     const Span common{bottom.begin, std::max(bottom.begin, top.end)};
@@ -55,8 +55,8 @@ template <class T, class F>
 void score_block(MatrixView<T> q, const T* keys, std::int64_t head_dim, T* scores, std::int64_t rows,
                  std::int64_t cols, F span) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  for (std::int64_t i = 0; i < rows; i += kBlockRows) {
-    const std::int64_t count = std::min(kBlockRows, rows - i);
+  for (std::int64_t i = 0; i < rows; i += kBlockRows<T>) {
+    const std::int64_t count = std::min(kBlockRows<T>, rows - i);
     const std::int64_t end = std::min(cols, span(i + count - 1).end);
     for (std::int64_t j = 0; j < end; j += kCols) {
       register_rows(count, head_dim, q.at(i, 0), keys + j * head_dim, kCols, scores + i * kScoreRow + j,

@@ -8,9 +8,12 @@
 
 #include "value/cpu/scalar_block.h"
 #include "value/error.h"
+#include "value/grains.h"
 
 namespace graingrad::cpu {
 namespace {
+
+constexpr std::int64_t kTilesBetweenPolls = 4;
 
 std::byte* address(const Bases& bases, Space space, std::int64_t offset) {
   return space == Space::none ? nullptr : bases.space[static_cast<std::size_t>(space)] + offset;
@@ -92,6 +95,8 @@ struct Run {
   Trace* trace;
   Companion* companion;
   Collectives* collectives;
+  int threads;
+  Schedule schedule;
   bool alone;                // one thread: nothing to wait for
   std::exception_ptr error;  // of the companion or a collective: neither is asked again
 };
@@ -150,24 +155,29 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
   const bool polls = thread == 0 && run.companion != nullptr;
   Lane lane(run.trace, run.program, thread);
 
-  // The tiles of one stage, shared with the other threads; all have finished when it returns.
-  const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t tiles, auto&& tile) {
+  // The tiles of one stage, shared with the other threads; all have finished when it returns. `tiles` runs
+  // tiles [begin, end).
+  const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t count, auto&& tiles) {
     const auto poll = [&] {
       if (polls) lane.around(kind, instruction, [&] { guarded(run, [&] { run.companion->poll(); }); });
     };
-    if (run.alone || (tiles == 1 && thread == 0)) {
-      for (std::int64_t i = 0; i < tiles; ++i) {
-        tile(i);
+    // A thread's own tiles, as one run, but for looks at the companion.
+    const auto own = [&](std::int64_t begin, std::int64_t end) {
+      state.tiles += end - begin;
+      while (begin < end) {
+        const std::int64_t next = polls ? std::min(end, begin + kTilesBetweenPolls) : end;
+        tiles(begin, next);
+        begin = next;
         poll();
       }
-      state.tiles += tiles;
-    } else if (tiles > 1) {
+    };
+    if (run.alone || (count == 1 && thread == 0)) {
+      own(0, count);
+    } else if (count > 1 && run.schedule == Schedule::fixed) {
+      own(cut(count, run.threads, thread), cut(count, run.threads, thread + 1));
+    } else if (count > 1) {
 #pragma omp for schedule(runtime) nowait
-      for (std::int64_t i = 0; i < tiles; ++i) {
-        tile(i);
-        ++state.tiles;
-        poll();
-      }
+      for (std::int64_t i = 0; i < count; ++i) own(i, i + 1);
     }
     lane.mark(kind, instruction);
     if (run.alone) return;
@@ -179,23 +189,28 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
     const Instruction& instruction = run.program.instructions[i];
     if (instruction.kernel == nullptr) {
       share(TraceEvent::Kind::node, i, 1,
-            [&](std::int64_t) { run_block(run.program, instruction, run.bases); });
-    } else if (instruction.kernel->tile == nullptr) {
+            [&](std::int64_t, std::int64_t) { run_block(run.program, instruction, run.bases); });
+    } else if (instruction.kernel->is_collective()) {
       const Call call = resolve(run.program, instruction, run.bases, state);
       const std::string& scope = run.program.scopes[instruction.scope];
-      share(TraceEvent::Kind::node, i, 1,
-            [&](std::int64_t) { guarded(run, [&] { run.collectives->run(*instruction.op, call, scope); }); });
+      share(TraceEvent::Kind::node, i, 1, [&](std::int64_t, std::int64_t) {
+        guarded(run, [&] { run.collectives->run(*instruction.op, call, scope); });
+      });
     } else {
       const Call call = resolve(run.program, instruction, run.bases, state);
       const Kernel& kernel = *instruction.kernel;
       const int stages = kernel.stages == nullptr ? 1 : kernel.stages(call);
       for (int stage = 0; stage < stages; ++stage)
         share(TraceEvent::Kind::node, i, kernel.tiles == nullptr ? 1 : kernel.tiles(call, stage),
-              [&](std::int64_t tile) { kernel.tile(call, stage, tile, scratch); });
+              [&](std::int64_t begin, std::int64_t end) {
+                kernel.run_tiles(call, stage, begin, end, scratch);
+              });
     }
     if (run.companion == nullptr) continue;
     if (const std::int64_t tiles = run.companion->tiles(i); tiles > 0)
-      share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t tile) { run.companion->tile(i, tile); });
+      share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t begin, std::int64_t end) {
+        for (; begin < end; ++begin) run.companion->tile(i, begin);
+      });
     if (polls)
       lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [&] { run.companion->finished(i); }); });
   }
@@ -223,12 +238,12 @@ void execute(const Program& program, Phase phase, const Bases& bases, const Team
   if (extents != nullptr)
     for (std::size_t i = first; i < last; ++i)
       measure(program, program.instructions[i], bases, states[0], *extents);
-  Run run{program, bases, trace, companion, collectives, team.threads == 1, nullptr};
+  Run run{program,           bases,  trace, companion, collectives, team.threads, team.schedule,
+          team.threads == 1, nullptr};
   if (run.alone) {
     run_thread(run, first, last, 0, states[0]);
   } else {
-    constexpr omp_sched_t kKinds[] = {omp_sched_static, omp_sched_dynamic, omp_sched_guided};
-    omp_set_schedule(kKinds[static_cast<std::size_t>(team.schedule)], 0);
+    omp_set_schedule(team.schedule == Schedule::guided ? omp_sched_guided : omp_sched_dynamic, 0);
 #pragma omp parallel num_threads(team.threads)
     {
       const int thread = omp_get_thread_num();

@@ -12,8 +12,8 @@ namespace graingrad::cpu {
 namespace {
 
 template <class T>
-GrainProduct<T> describe(const Call& call) {
-  GrainProduct<T> g = product_of<T>(call);
+Gemm<T> describe(const Call& call) {
+  Gemm<T> g = product_of<T>(call);
   if (!call.inputs.empty()) {
     g.a = call.in<T>(0);
     g.b = call.in<T>(1);
@@ -54,13 +54,13 @@ std::int64_t tiles(const Call& call, int) {
                         [&]<class T>(T) { return gemm_tiles(describe<T>(call)); });
 }
 
-void tile(const Call& call, int, std::int64_t i, void* scratch) {
+void run(const Call& call, int, std::int64_t first, std::int64_t last, void* scratch) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
-    const GrainProduct<T> g = describe<T>(call);
-    gemm_tile(g, i, scratch);
-    const GemmRegion region = gemm_region(g, i);
-    for (std::int64_t row = region.row; row < region.row + region.rows; ++row)
-      run_steps<T>(call, row, region.col, region.cols);
+    const GemmDone steps = [&call](const GemmRegion& region) {
+      for (std::int64_t row = region.row; row < region.row + region.rows; ++row)
+        run_steps<T>(call, row, region.col, region.cols);
+    };
+    gemm_run(describe<T>(call), first, last, scratch, &steps);
   });
 }
 
@@ -72,7 +72,7 @@ std::size_t thread_bytes(const Call& call) {
 }  // namespace
 
 void add_fused_product(Backend& backend) {
-  backend.add(ops::fused_product, {.tile = tile, .tiles = tiles, .thread_bytes = thread_bytes});
+  backend.add(ops::fused_product, {.run = run, .tiles = tiles, .thread_bytes = thread_bytes});
 }
 
 }  // namespace graingrad::cpu

@@ -1,8 +1,10 @@
 #include "value/cpu/gemm.h"
 
 #include <algorithm>
+#include <ranges>
 #include <string>
 
+#include "value/cpu/gemm_blocks.h"
 #include "value/cpu/gemm_kernel.h"
 #include "value/error.h"
 #include "value/grains.h"
@@ -10,14 +12,23 @@
 namespace graingrad::cpu {
 namespace {
 
-constexpr std::int64_t kBlockK = 256;  // rows of a packed panel of B that stay in the first-level cache
-constexpr std::int64_t kTileRows = 258, kTileCols = 128;  // of C: blocks of A and B stay in the second level
+constexpr std::int64_t kDepth = 256;  // of a packed panel of B, which stays in the first-level cache
+constexpr std::int64_t kRows = 264;   // of a packed block of A, which stays in the second level
+constexpr std::int64_t kCols = 1024;  // of packed B that several blocks of A share
+constexpr std::int64_t kGroup = 64;   // columns of B that are packed together
+constexpr std::int64_t kColsWorthPacking = 512;
+constexpr std::int64_t kTileRows = 132, kTileCols = 128;
+constexpr int kMostDepth = 32;  // of the tree over grains
 constexpr std::int64_t kTinyWork = 2048, kTinyCols = 4, kTinyRows = 512;
 
 // How a product is cut: a function of its extents alone.
 struct Plan {
   bool tiny = false;                      // plain chains, no packing
   std::int64_t tiles_m = 0, tiles_n = 0;  // of C
+  bool along_rows = false;                // neighbouring tiles share rows of A, else columns of B
+
+  std::int64_t tiles() const { return tiles_m * tiles_n; }
+  std::int64_t line() const { return along_rows ? tiles_n : tiles_m; }
 };
 
 // A part of [0, n).
@@ -37,25 +48,45 @@ constexpr std::int64_t largest_part(std::int64_t n, std::int64_t unit, std::int6
 }
 
 template <class T>
+Contraction contraction_of(const Gemm<T>& g) {
+  return {g.k, g.bounds, g.first_grain, g.grains};
+}
+
+template <class T>
 Plan plan_of(const Gemm<T>& g) {
-  if (g.n < kTinyCols || g.m * g.n * g.k <= kTinyWork)
-    return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0};
-  Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kTileCols)};
+  if (contraction_of(g).count() == 1 && (g.n < kTinyCols || g.m * g.n * g.k <= kTinyWork))
+    return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0, false};
+  Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kTileCols), g.m > g.n};
   // Threads share an even number better.
-  if (g.batch * plan.tiles_m * plan.tiles_n % 2 == 1 && g.n > kBlockCols<T>) ++plan.tiles_n;
+  if (g.batch * plan.tiles() % 2 == 1 && g.n > kBlockCols<T>) ++plan.tiles_n;
   return plan;
 }
 
 template <class T>
 GemmRegion region_of(const Gemm<T>& g, const Plan& plan, std::int64_t tile) {
-  const std::int64_t item = tile / (plan.tiles_m * plan.tiles_n);
+  const std::int64_t item = tile / plan.tiles(), place = tile % plan.tiles();
   if (plan.tiny) {
-    const std::int64_t row = tile % plan.tiles_m * kTinyRows;
+    const std::int64_t row = place * kTinyRows;
     return {item, row, std::min(kTinyRows, g.m - row), 0, g.n};
   }
-  const auto [row, rows] = part_of(g.m, kBlockRows, plan.tiles_m, tile / plan.tiles_n % plan.tiles_m);
-  const auto [col, cols] = part_of(g.n, kBlockCols<T>, plan.tiles_n, tile % plan.tiles_n);
+  const std::int64_t major = place / plan.line(), minor = place % plan.line();
+  const auto [row, rows] = part_of(g.m, kBlockRows<T>, plan.tiles_m, plan.along_rows ? major : minor);
+  const auto [col, cols] = part_of(g.n, kBlockCols<T>, plan.tiles_n, plan.along_rows ? minor : major);
   return {item, row, rows, col, cols};
+}
+
+// The largest rectangle of tiles, in one item, that a run of tiles from `first` on begins with; `first` moves
+// behind it.
+template <class T>
+GemmRegion rectangle(const Gemm<T>& g, const Plan& plan, std::int64_t& first, std::int64_t last) {
+  const std::int64_t begin = first, line = plan.line(), into = begin % line;
+  const std::int64_t whole = std::min(last - begin, plan.tiles() - begin % plan.tiles()) / line;
+  first = into == 0 && whole > 0 ? begin + whole * line : std::min(last, begin - into + line);
+  GemmRegion region = region_of(g, plan, begin);
+  const GemmRegion end = region_of(g, plan, first - 1);
+  region.rows = end.row + end.rows - region.row;
+  region.cols = end.col + end.cols - region.col;
+  return region;
 }
 
 // One item of the batch: op(A) and op(B) as views.
@@ -105,10 +136,10 @@ void tiny_product(const Gemm<T>& g, std::int64_t item, std::int64_t first, std::
   for (std::int64_t j = done; j < g.n; ++j) {
     std::int64_t i = first;
     const auto column = [&](auto rows) {
-      constexpr int kRows = decltype(rows)::value;
-      for (; i + kRows <= last; i += kRows)
-        tiny_column<T, kRows>(a.at(i, 0), b.data + j * b.col, b.row, c + i * g.ldc + j, g.ldc, g.k,
-                              g.accumulate);
+      constexpr int kAbreast = decltype(rows)::value;
+      for (; i + kAbreast <= last; i += kAbreast)
+        tiny_column<T, kAbreast>(a.at(i, 0), b.data + j * b.col, b.row, c + i * g.ldc + j, g.ldc, g.k,
+                                 g.accumulate);
     };
     column(std::integral_constant<int, 8>{});
     column(std::integral_constant<int, 5>{});
@@ -117,43 +148,199 @@ void tiny_product(const Gemm<T>& g, std::int64_t item, std::int64_t first, std::
   }
 }
 
-// The elements of a packed panel of A, with room for what its packing writes behind it.
-constexpr std::int64_t panel_a(std::int64_t k) { return kBlockRows * (k + 1); }
-
-// The elements of a tile's scratch that hold a block of A: it is packed where it is transposed. Else its rows
-// are contiguous, and broadcasts read six streams as well as one.
+// What a thread's scratch holds, in elements: a packed block of A, packed columns of B, and the sums of slots
+// 1, 2, ... that wait between blocks of the contraction.
 template <class T>
-std::int64_t block_a_size(const Gemm<T>& g, const Plan& plan) {
-  if (!g.transpose_a) return 0;
-  return largest_part(g.m, kBlockRows, plan.tiles_m) / kBlockRows * panel_a(std::min(kBlockK, g.k));
-}
+struct Layout {
+  std::int64_t panel_a, b, sums, row, matrix, elements;
+  bool waits;  // sums wait in slots other than C
 
-// A tile packs what it reads of A and B for itself. Tiles in one row or column of C repeat each other's work,
-// but no thread waits for another or fetches what another has just written, and blocks are read while hot.
+  explicit Layout(const Gemm<T>& g) {
+    const std::int64_t k = std::min(kDepth, g.k);
+    const std::int64_t rows = ceil_div(std::min(g.m, kRows), kBlockRows<T>) * kBlockRows<T>;
+    const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth) - 1);
+    waits = others > 0;
+    panel_a = kBlockRows<T> * k + Packet<T>::kWidth;
+    b = ceil_div(rows / kBlockRows<T> * panel_a, 16) * 16;
+    row = ceil_div(std::min(g.n, kCols), kBlockCols<T>) * kBlockCols<T>;
+    sums = b + (g.m > kRows ? row : std::min(row, kGroup)) * k;
+    matrix = rows * row;
+    elements = sums + others * matrix;
+  }
+};
+
+// Asks for the lines of a part of B, a few at a time, before it is packed.
 template <class T>
-void packed_product(const Gemm<T>& g, const Plan& plan, std::int64_t tile, T* scratch) {
-  constexpr std::int64_t kCols = kBlockCols<T>;
-  const auto [item, row, rows, col, cols] = region_of(g, plan, tile);
-  const auto [a, b, c] = item_of(g, item);
-  T* const packed_b = scratch + block_a_size(g, plan);
-  const std::int64_t blocks = ceil_div(g.k, kBlockK);
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const auto [first, k] = part_of(g.k, 1, blocks, block);
-    const MatrixView<T> from_a = a.at(row, first);
-    if (g.transpose_a) pack_abreast<T, kBlockRows>(from_a.data, from_a.col, rows, k, scratch, panel_a(k));
-    pack_columns(b.at(first, col), cols, k, packed_b);
-    for (std::int64_t j = 0; j < cols; j += kCols) {
-      for (std::int64_t i = 0; i < rows; i += kBlockRows) {
-        const MatrixView<T> panel = g.transpose_a
-                                        ? MatrixView<T>{scratch + i / kBlockRows * panel_a(k), 1, kBlockRows}
-                                        : from_a.at(i, 0);
-        register_tile(std::min(kBlockRows, rows - i), std::min(kCols, cols - j), k, panel, packed_b + j * k,
-                      kCols, c + (row + i) * g.ldc + col + j, g.ldc, g.accumulate || first > 0);
+class Ahead {
+ public:
+  Ahead(MatrixView<T> b, std::int64_t k, std::int64_t cols)
+      : from_(b.data),
+        step_(b.col == 1 ? b.row : b.col),
+        count_(b.col == 1 ? k : cols),
+        length_(b.col == 1 ? cols : k) {}
+
+  std::int64_t lines() const { return count_ * ceil_div(length_, kLine); }
+  void ask(std::int64_t lines) {
+    for (; lines > 0 && line_ < count_; --lines) {
+      prefetch_second(from_, line_ * step_ + at_);
+      at_ += kLine;
+      if (at_ < length_) continue;
+      at_ = 0;
+      ++line_;
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+  const T* from_;
+  std::int64_t step_, count_, length_, line_ = 0, at_ = 0;
+};
+
+// A rectangle of C: columns by chunks, the contraction by blocks, rows by blocks; of these, panels of B meet
+// panels of A. A tile packs for itself: no thread waits for another or fetches what another has just written,
+// and blocks are read while hot.
+template <class T>
+class Rectangle {
+ public:
+  Rectangle(const Gemm<T>& g, const Layout<T>& layout, const GemmRegion& region, T* scratch,
+            const GemmDone* done)
+      : g_(g),
+        layout_(layout),
+        region_(region),
+        item_(item_of(g, region.item)),
+        scratch_(scratch),
+        done_(done) {}
+
+  void run() {
+    clear_empty_pieces();
+    const std::int64_t chunks = ceil_div(region_.cols, kCols);
+    // Where sums wait in scratch, there is room for those of one block of rows.
+    const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows) : 1;
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const Part cols = inside(part_of(region_.cols, kBlockCols<T>, chunks, chunk), region_.col);
+      for (std::int64_t strip = 0; strip < strips; ++strip)
+        run_strip(inside(part_of(region_.rows, kBlockRows<T>, strips, strip), region_.row), cols);
+    }
+  }
+
+ private:
+  static Part inside(Part part, std::int64_t begin) { return {part.begin + begin, part.size}; }
+
+  void clear_empty_pieces() const {
+    const Contraction contraction = contraction_of(g_);
+    const std::int64_t first = g_.first_grain, last = first + contraction.count();
+    std::int64_t piece = 0;
+    for (std::int64_t grain = first; grain < last && !g_.accumulate; ++piece) {
+      const Piece node = contraction.piece_of(grain);
+      grain = node.last;
+      if (!contraction.empty(node.first, node.last)) continue;
+      for (std::int64_t i = region_.row; i < region_.row + region_.rows; ++i)
+        std::fill_n(item_.c + piece * g_.stride_piece + i * g_.ldc + region_.col, region_.cols, T(0));
+    }
+    if (g_.k == 0 && done_ != nullptr) (*done_)(region_);
+  }
+
+  void run_strip(const Part& rows, const Part& cols) {
+    ContractionWalk walk(contraction_of(g_), g_.accumulate, kDepth);
+    while (walk.next(block_)) {
+      const std::int64_t blocks = ceil_div(rows.size, kRows);
+      for (std::int64_t i = 0; i < blocks; ++i)
+        run_block(inside(part_of(rows.size, kBlockRows<T>, blocks, i), rows.begin), cols, i == 0, blocks > 1);
+    }
+  }
+
+  // One block of A against all columns. The first one packs them; they are kept where others follow.
+  void run_block(const Part& rows, const Part& cols, bool first, bool keep) {
+    const MatrixView<T> a = item_.a.at(rows.begin, block_.first);
+    // Rows that are contiguous need no packing where few panels of B come by.
+    const bool packs = g_.transpose_a || cols.size > kColsWorthPacking;
+    if (g_.transpose_a)
+      pack_abreast<T, kBlockRows<T>>(a.data, a.col, rows.size, block_.k, scratch_, layout_.panel_a);
+    else if (packs)
+      pack_rows(a.data, a.row, rows.size, block_.k, scratch_, layout_.panel_a);
+    // Contiguous rows of B are read a few lines each, contiguous columns one panel after the other.
+    const std::int64_t group = item_.b.col == 1 ? kGroup : kBlockCols<T>;
+    std::int64_t done = cols.begin;
+    for (std::int64_t j = 0; j < cols.size; j += group) {
+      const std::int64_t width = std::min(group, cols.size - j), col = cols.begin + j;
+      T* const b = scratch_ + layout_.b + (keep ? j * block_.k : 0);
+      if (first) pack_columns(item_.b.at(block_.first, col), width, block_.k, b);
+      run_group(rows, {col, width}, cols, packs, b, first);
+      if (done_ == nullptr || !block_.completes) continue;
+      if (const std::int64_t end = col + width; end - done >= kTileCols || end == cols.begin + cols.size) {
+        (*done_)({region_.item, rows.begin, rows.size, done, end - done});
+        done = end;
       }
     }
   }
-}
 
+  void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, const T* b, bool first) {
+    const std::int64_t next_k = block_.first + block_.k, next_col = group.begin + group.size;
+    const std::int64_t left = cols.begin + cols.size - next_col;
+    Ahead<T> ahead = left > 0
+                         ? Ahead<T>(item_.b.at(block_.first, next_col), block_.k, std::min(group.size, left))
+                         : Ahead<T>(item_.b.at(std::min(next_k, g_.k), cols.begin),
+                                    std::min(kDepth, g_.k - next_k), group.size);
+    const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * ceil_div(rows.size, kBlockRows<T>);
+    const std::int64_t share = first ? ceil_div(ahead.lines(), tiles) : 0;
+    for (std::int64_t p = 0; p < group.size; p += kBlockCols<T>) {
+      for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>) {
+        ahead.ask(share);
+        const MatrixView<T> a =
+            packed ? MatrixView<T>{scratch_ + i / kBlockRows<T> * layout_.panel_a, 1, kBlockRows<T>}
+                   : item_.a.at(rows.begin + i, block_.first);
+        run_links(
+            std::min(kBlockRows<T>, rows.size - i), std::min(kBlockCols<T>, group.size - p), a,
+            b + p * block_.k,
+            {item_.c + block_.piece * g_.stride_piece + (rows.begin + i) * g_.ldc + group.begin + p, g_.ldc},
+            i * layout_.row + group.begin - cols.begin + p);
+      }
+    }
+  }
+
+  // The block's chains for one register block of C, whose place in a matrix of waiting sums is `place`.
+  void run_links(std::int64_t rows, std::int64_t cols, MatrixView<T> a, const T* b, Sums<T> c,
+                 std::int64_t place) const {
+    const Link& only = block_.links[0];
+    constexpr std::int64_t kWidth = kBlockCols<T>;
+    if (block_.count == 1 && only.slot == 0 && cols == kWidth) {
+      return register_sums<T>(rows, only.k, a, b, kWidth, only.resumes ? c.data : kZeros<T>,
+                              only.resumes ? c.row : 0, nullptr, 0, c);
+    }
+    // Columns that C does not have are worked on beside it; sums that neither come into the block nor leave
+    // it need no more room than a register block's.
+    T edge[kBlockRows<T> * kWidth], own[ContractionBlock::kMostLinks * kBlockRows<T> * kWidth];
+    if (cols < kWidth) {
+      for (std::int64_t i = 0; i < rows; ++i) std::copy_n(c.data + i * c.row, cols, edge + i * kWidth);
+    }
+    const auto slot = [&](int s) -> Sums<T> {
+      if (s == 0) return cols < kWidth ? Sums<T>{edge, kWidth} : c;
+      if (s < block_.held) return {scratch_ + layout_.sums + (s - 1) * layout_.matrix + place, layout_.row};
+      return {own + (s - block_.held) * kBlockRows<T> * kWidth, kWidth};
+    };
+    for (int l = 0; l < block_.count; ++l) {
+      const Link& link = block_.links[static_cast<std::size_t>(l)];
+      Sums<T> others[kMostDepth];
+      for (int i = 0; i < link.adds; ++i) others[i] = slot(link.slot - 1 - i);
+      const Sums<T> start = slot(link.slot);
+      register_sums<T>(rows, link.k, a.at(0, link.first - block_.first),
+                       b + (link.first - block_.first) * kWidth, kWidth,
+                       link.resumes ? start.data : kZeros<T>, link.resumes ? start.row : 0, others, link.adds,
+                       slot(link.slot - link.adds));
+    }
+    if (cols < kWidth) {
+      for (std::int64_t i = 0; i < rows; ++i) std::copy_n(edge + i * kWidth, cols, c.data + i * c.row);
+    }
+  }
+
+  const Gemm<T>& g_;
+  const Layout<T>& layout_;
+  GemmRegion region_;
+  Item<T> item_;
+  T* scratch_;
+  const GemmDone* done_;
+  ContractionBlock block_;
+};
 }  // namespace
 
 template <class T>
@@ -168,47 +355,51 @@ void check(const Gemm<T>& g) {
   leads("lda", g.lda, g.transpose_a ? g.m : g.k);
   leads("ldb", g.ldb, g.transpose_b ? g.k : g.n);
   leads("ldc", g.ldc, g.n);
-  if (g.grains != 1)
-    refuse("contraction grains = " + std::to_string(g.grains) +
-           " is not supported yet; use --tensor-grains 1");
+  const Contraction contraction = contraction_of(g);
+  if (!g.bounds.empty() &&
+      (g.bounds.front() != 0 || g.bounds.back() != g.k || !std::ranges::is_sorted(g.bounds)))
+    refuse("the bounds of the contraction's grains do not ascend from 0 to " + std::to_string(g.k));
+  if (g.first_grain < 0 || g.first_grain + contraction.count() > g.grains ||
+      g.grains > std::int64_t{1} << kMostDepth / 2)
+    refuse("grains " + std::to_string(g.first_grain) + " to " +
+           std::to_string(g.first_grain + contraction.count()) + " are not of a tree over " +
+           std::to_string(g.grains));
+  if (g.accumulate && g.grains > 1) refuse("a sum over several grains cannot continue an old one");
 }
 
 template <class T>
 std::int64_t gemm_tiles(const Gemm<T>& g) {
-  const Plan plan = plan_of(g);
-  return g.batch * plan.tiles_m * plan.tiles_n;
-}
-
-template <class T>
-GemmRegion gemm_region(const Gemm<T>& g, std::int64_t tile) {
-  return region_of(g, plan_of(g), tile);
+  return g.batch * plan_of(g).tiles();
 }
 
 template <class T>
 std::size_t gemm_thread_bytes(const Gemm<T>& g) {
-  const Plan plan = plan_of(g);
-  if (plan.tiny) return 0;
-  const std::int64_t block_b = largest_part(g.n, kBlockCols<T>, plan.tiles_n) * std::min(kBlockK, g.k);
-  return static_cast<std::size_t>(block_a_size(g, plan) + block_b) * sizeof(T);
+  return plan_of(g).tiny ? 0 : static_cast<std::size_t>(Layout<T>(g).elements) * sizeof(T);
 }
 
 template <class T>
-void gemm_tile(const Gemm<T>& g, std::int64_t tile, void* scratch) {
+void gemm_run(const Gemm<T>& g, std::int64_t first, std::int64_t last, void* scratch, const GemmDone* done) {
   const Plan plan = plan_of(g);
-  if (!plan.tiny) return packed_product(g, plan, tile, static_cast<T*>(scratch));
-  const GemmRegion region = region_of(g, plan, tile);
-  tiny_product(g, region.item, region.row, region.row + region.rows);
+  if (plan.tiny) {
+    for (; first < last; ++first) {
+      const GemmRegion region = region_of(g, plan, first);
+      tiny_product(g, region.item, region.row, region.row + region.rows);
+      if (done != nullptr) (*done)(region);
+    }
+    return;
+  }
+  const Layout<T> layout(g);
+  while (first < last)
+    Rectangle<T>(g, layout, rectangle(g, plan, first, last), static_cast<T*>(scratch), done).run();
 }
 
 template void check(const Gemm<float>&);
 template void check(const Gemm<double>&);
 template std::int64_t gemm_tiles(const Gemm<float>&);
 template std::int64_t gemm_tiles(const Gemm<double>&);
-template GemmRegion gemm_region(const Gemm<float>&, std::int64_t);
-template GemmRegion gemm_region(const Gemm<double>&, std::int64_t);
 template std::size_t gemm_thread_bytes(const Gemm<float>&);
 template std::size_t gemm_thread_bytes(const Gemm<double>&);
-template void gemm_tile(const Gemm<float>&, std::int64_t, void*);
-template void gemm_tile(const Gemm<double>&, std::int64_t, void*);
+template void gemm_run(const Gemm<float>&, std::int64_t, std::int64_t, void*, const GemmDone*);
+template void gemm_run(const Gemm<double>&, std::int64_t, std::int64_t, void*, const GemmDone*);
 
 }  // namespace graingrad::cpu

@@ -10,6 +10,13 @@
 
 namespace graingrad::cpu {
 
+/// As prefetch<0>, into the second-level cache.
+template <class T>
+void prefetch_second(const T* p, std::int64_t i) {
+  const auto place = reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(i) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(place), 0, 2);
+}
+
 /// A matrix that is only read: element (i, j) is data[i * row + j * col].
 template <class T>
 struct MatrixView {
@@ -20,8 +27,11 @@ struct MatrixView {
   MatrixView at(std::int64_t i, std::int64_t j) const { return {data + i * row + j * col, row, col}; }
 };
 
-/// Rows and columns of a register block: 12 accumulators of one packet each.
-inline constexpr std::int64_t kBlockRows = 6;
+/// Rows and columns of a register block: two packets of columns, and as many rows as keep their sums, two
+/// packets of B and one of A in the registers: 6 of 16, 8 of AVX-512's 32 (whose B panels and A panels then
+/// take a line an element of k).
+template <class T>
+inline constexpr std::int64_t kBlockRows = Packet<T>::kWidth * sizeof(T) == 64 ? 8 : 6;
 template <class T>
 inline constexpr std::int64_t kBlockCols = 2 * Packet<T>::kWidth;
 
@@ -35,68 +45,99 @@ void prefetch(const T* p, std::int64_t i) {
   __builtin_prefetch(reinterpret_cast<const void*>(place), Write);
 }
 
-/// c[Rows, kBlockCols] = or += a[Rows, k] b[k, kBlockCols]: each element is one chain of fused multiply-adds
-/// over k in index order, from +0 or from the old c. `b` has consecutive columns and rows `b_row` apart.
+/// Sums of a register block's shape: rows `row` elements apart.
+template <class T>
+struct Sums {
+  T* data = nullptr;
+  std::int64_t row = 0;
+};
+
+/// What a chain starts from where it does not resume another.
+template <class T>
+inline constexpr T kZeros[kBlockCols<T>] = {};
+
+/// to[Rows, kBlockCols] = a[Rows, k] b[k, kBlockCols] + others: each element is one chain of fused
+/// multiply-adds over k in index order, from `start` (rows start_row apart), to which the `others` are then
+/// added in turn. `b` has consecutive columns and rows `b_row` apart.
 template <class T, int Rows>
-void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c, std::int64_t ldc,
-                    bool accumulate) {
+void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, const T* start,
+                    std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
   using P = Packet<T>;
   using Real = typename P::Real;
-  static constexpr T kZeros[kBlockCols<T>] = {};
   Real sum[Rows][2];
   const T* rows[Rows];
-  const T* const start =
-      accumulate ? c : kZeros;  // loads without a branch: the compiler keeps sums in registers
-  const std::int64_t start_row = accumulate ? ldc : 0;
   // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
     rows[i] = a.data + i * a.row;
     sum[i][0] = P::load(start + i * start_row);
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
   const std::int64_t step = a.col;
-  // The rows of c that the next block, in the usual order, begins with.
+  // The rows that the next block, in the usual order, begins with.
   for (int i = Rows; i < 2 * Rows; ++i) {
-    prefetch<1>(c, i * ldc);
-    prefetch<1>(c, i * ldc + kBlockCols<T> - 1);
+    prefetch<1>(to.data, i * to.row);
+    prefetch<1>(to.data, i * to.row + kBlockCols<T> - 1);
   }
 #pragma GCC unroll 4
   for (std::int64_t l = 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const Real x = P::splat(rows[i][l * step]);
       sum[i][0] = P::fma(x, b0, sum[i][0]);
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     }
   }
-#pragma GCC unroll 6
+  for (const Sums<T>* const end = others + count; others != end; ++others) {
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+      sum[i][0] = P::load(others->data + i * others->row) + sum[i][0];
+      sum[i][1] = P::load(others->data + i * others->row + P::kWidth) + sum[i][1];
+    }
+  }
+#pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
-    P::store(c + i * ldc, sum[i][0]);
-    P::store(c + i * ldc + P::kWidth, sum[i][1]);
+    P::store(to.data + i * to.row, sum[i][0]);
+    P::store(to.data + i * to.row + P::kWidth, sum[i][1]);
   }
 }
 
 /// register_block for 1 to kBlockRows rows.
 template <class T>
-void register_rows(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c,
-                   std::int64_t ldc, bool accumulate) {
+void register_sums(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row,
+                   const T* start, std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
+  const auto run = [&](auto height) {
+    register_block<T, decltype(height)::value>(k, a, b, b_row, start, start_row, others, count, to);
+  };
   switch (rows) {
     case 1:
-      return register_block<T, 1>(k, a, b, b_row, c, ldc, accumulate);
+      return run(std::integral_constant<int, 1>{});
     case 2:
-      return register_block<T, 2>(k, a, b, b_row, c, ldc, accumulate);
+      return run(std::integral_constant<int, 2>{});
     case 3:
-      return register_block<T, 3>(k, a, b, b_row, c, ldc, accumulate);
+      return run(std::integral_constant<int, 3>{});
     case 4:
-      return register_block<T, 4>(k, a, b, b_row, c, ldc, accumulate);
+      return run(std::integral_constant<int, 4>{});
     case 5:
-      return register_block<T, 5>(k, a, b, b_row, c, ldc, accumulate);
+      return run(std::integral_constant<int, 5>{});
+    case 6:
+      return run(std::integral_constant<int, 6>{});
     default:
-      return register_block<T, 6>(k, a, b, b_row, c, ldc, accumulate);
+      if constexpr (kBlockRows < T >> 6) {
+        if (rows == 7) return run(std::integral_constant<int, 7>{});
+        return run(std::integral_constant<int, 8>{});
+      }
   }
+}
+
+/// c[rows, kBlockCols] = or += a[rows, k] b[k, kBlockCols], one chain an element.
+template <class T>
+void register_rows(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c,
+                   std::int64_t ldc, bool accumulate) {
+  register_sums<T>(rows, k, a, b, b_row, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
+                   {c, ldc});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
@@ -106,7 +147,7 @@ void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, MatrixV
                    std::int64_t b_row, T* c, std::int64_t ldc, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
   if (cols == kCols) return register_rows(rows, k, a, b, b_row, c, ldc, accumulate);
-  T copy[kBlockRows * kCols] = {};
+  T copy[kBlockRows<T> * kCols] = {};
   const std::size_t bytes = static_cast<std::size_t>(cols) * sizeof(T);
   if (accumulate) {
     for (std::int64_t i = 0; i < rows; ++i) std::memcpy(copy + i * kCols, c + i * ldc, bytes);
@@ -141,6 +182,42 @@ void pack_transposed(const T* in, std::int64_t line, std::int64_t width, std::in
   }
   for (; l < k; ++l) {
     for (int i = 0; i < kCols; ++i) out[l * kCols + i] = i < width ? in[i * line + l] : T(0);
+  }
+}
+
+// Copies `rows` rows of length k, `row` elements apart, into panels of kBlockRows: element (p * kBlockRows +
+// i, l) at out[p * panel + l * kBlockRows + i]; what is missing in the last panel is zeros. A panel has room
+// for kBlockRows * k + Packet<T>::kWidth elements.
+template <class T>
+void pack_rows(const T* in, std::int64_t row, std::int64_t rows, std::int64_t k, T* out, std::int64_t panel) {
+  using Whole = typename Eigen::internal::packet_traits<T>::type;
+  constexpr int kRows = static_cast<int>(kBlockRows<T>);
+  using Half = typename Eigen::internal::unpacket_traits<Whole>::half;
+  using Native = std::conditional_t<(Packet<T>::kWidth > kRows), Half, Whole>;
+  constexpr int kWidth = Eigen::internal::unpacket_traits<Native>::size,
+                kGroups = (kRows + kWidth - 1) / kWidth;
+  for (std::int64_t first = 0; first < rows; first += kRows, in += kRows * row, out += panel) {
+    const bool whole = first + kRows <= rows;
+    std::int64_t l = 0;
+    for (; whole && l + kWidth <= k; l += kWidth) {
+      Eigen::internal::PacketBlock<Native, kWidth> squares[kGroups];
+      for (int g = 0; g < kGroups; ++g) {
+        for (int i = 0; i < kWidth; ++i) {
+          // A row that is not there is any other: what it gives is overwritten.
+          const T* const from = in + std::min(g * kWidth + i, kRows - 1) * row + l;
+          squares[g].packet[i] = Eigen::internal::ploadu<Native>(from);
+          prefetch<0>(from, kRows * row);
+        }
+        Eigen::internal::ptranspose(squares[g]);
+      }
+      for (int i = 0; i < kWidth; ++i) {
+        for (int g = 0; g < kGroups; ++g)
+          Eigen::internal::pstoreu<T, Native>(out + (l + i) * kRows + g * kWidth, squares[g].packet[i]);
+      }
+    }
+    for (; l < k; ++l) {
+      for (int i = 0; i < kRows; ++i) out[l * kRows + i] = first + i < rows ? in[i * row + l] : T(0);
+    }
   }
 }
 
@@ -203,9 +280,9 @@ void block_product_packed(MatrixView<T> a, const T* b, std::int64_t panel, T* c,
                           std::int64_t m, std::int64_t n, std::int64_t k, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
   for (std::int64_t j = 0; j < n; j += kCols) {
-    for (std::int64_t i = 0; i < m; i += kBlockRows) {
-      register_tile(std::min(kBlockRows, m - i), std::min(kCols, n - j), k, a.at(i, 0), b + j / kCols * panel,
-                    kCols, c + i * ldc + j, ldc, accumulate);
+    for (std::int64_t i = 0; i < m; i += kBlockRows<T>) {
+      register_tile(std::min(kBlockRows<T>, m - i), std::min(kCols, n - j), k, a.at(i, 0),
+                    b + j / kCols * panel, kCols, c + i * ldc + j, ldc, accumulate);
     }
   }
 }
@@ -219,8 +296,8 @@ void block_product(MatrixView<T> a, MatrixView<T> b, T* c, std::int64_t ldc, std
   constexpr std::int64_t kCols = kBlockCols<T>;
   const std::int64_t direct = b.col == 1 ? n / kCols * kCols : 0;
   for (std::int64_t j = 0; j < direct; j += kCols) {
-    for (std::int64_t i = 0; i < m; i += kBlockRows) {
-      register_rows(std::min(kBlockRows, m - i), k, a.at(i, 0), b.data + j, b.row, c + i * ldc + j, ldc,
+    for (std::int64_t i = 0; i < m; i += kBlockRows<T>) {
+      register_rows(std::min(kBlockRows<T>, m - i), k, a.at(i, 0), b.data + j, b.row, c + i * ldc + j, ldc,
                     accumulate);
     }
   }

@@ -4,9 +4,10 @@
 
 #include <limits>
 
-#include "value/cpu/grain_product.h"
+#include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/math.h"
+#include "value/cpu/product.h"
 #include "value/cpu/rows.h"
 
 namespace graingrad::cpu {
@@ -97,23 +98,22 @@ class Stats {
         v_(call.input_specs[1].shape[0]),
         kept_(call.outputs.size() > kLogits && call.outputs[kLogits] != nullptr),
         chunk_(std::clamp<std::int64_t>(rows_, 1, chunk_of(*call.attributes))),
-        columns_(*call.attributes, v_) {
-    const LabelGrains* grains = call.attributes->grains_of('v');
-    grains_ = grains == nullptr ? one_grain('v', v_) : *grains;
-  }
+        columns_(*call.attributes, v_),
+        grains_(call, 'v', v_) {}
 
   int stages() const { return static_cast<int>(2 * ((rows_ + chunk_ - 1) / chunk_)); }
   std::int64_t tiles(int stage) const {
     const std::int64_t chunk = stage / 2;
     return stage % 2 == 0 ? gemm_tiles(product(chunk)) : rows_of(chunk).whole_row_count();
   }
-  void tile(int stage, std::int64_t i, void* scratch) const {
+  void run(int stage, std::int64_t first, std::int64_t last, void* scratch) const {
     const std::int64_t chunk = stage / 2;
-    if (stage % 2 == 0) return gemm_tile(product(chunk), i, scratch);
-    rows_of(chunk).visit_whole(i, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t row = first; row < last; ++row)
-        statistics(chunk * chunk_ + row, logits(chunk) + row * v_);
-    });
+    if (stage % 2 == 0) return gemm_run(product(chunk), first, last, scratch);
+    for (; first < last; ++first) {
+      rows_of(chunk).visit_whole(first, [&](std::int64_t row, std::int64_t end) {
+        for (; row < end; ++row) statistics(chunk * chunk_ + row, logits(chunk) + row * v_);
+      });
+    }
   }
   // The chunk's logits unless they are kept.
   std::size_t shared_bytes() const { return kept_ ? 0 : static_cast<std::size_t>(chunk_ * v_) * sizeof(T); }
@@ -129,8 +129,8 @@ class Stats {
   RowTiles rows_of(std::int64_t chunk) const {
     return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), v_};
   }
-  GrainProduct<T> product(std::int64_t chunk) const {
-    GrainProduct<T> g;
+  Gemm<T> product(std::int64_t chunk) const {
+    Gemm<T> g;
     if (!call_.inputs.empty() && call_.inputs[0] != nullptr) {
       g.a = call_.in<T>(0) + chunk * chunk_ * k_;
       g.b = call_.in<T>(1);
@@ -154,8 +154,8 @@ class Stats {
     const bool is_ignored = ignored(target, columns_.serial, call_.attributes->integers[0]);
     if constexpr (kPart) {
       T* to = call_.out<T>(0) + row;
-      for (std::int64_t g = 0; g < grains_.count(); ++g, to += 2 * rows_) {
-        const MaxAndSum<T> s = of_grain(grains_.first + g, x);
+      for (std::int64_t g = grains_.first(); g < grains_.last(); ++g, to += 2 * rows_) {
+        const MaxAndSum<T> s = of_grain(g, x);
         to[0] = s.max;
         to[rows_] = s.sum;
       }
@@ -163,8 +163,8 @@ class Stats {
       *to = !is_ignored && at >= 0 && at < v_ ? x[at] : T(-0.0);
     } else {
       MaxAndSum<T> parts[kMostGrains];
-      for (std::int64_t g = 0; g < grains_.count(); ++g) parts[g] = of_grain(g, x);
-      const MaxAndSum<T> s = merge(grains_.count(), parts);
+      for (std::int64_t g = 0; g < grains_.total(); ++g) parts[g] = of_grain(g, x);
+      const MaxAndSum<T> s = merge(grains_.total(), parts);
       const T lse = s.max + log(s.sum);
       call_.out<T>(0)[row] = lse;
       if (call_.outputs[1] != nullptr) call_.out<T>(1)[row] = is_ignored ? lse : x[target];
@@ -176,7 +176,7 @@ class Stats {
   bool kept_;
   std::int64_t chunk_;
   Columns columns_;
-  LabelGrains grains_;
+  GrainRun grains_;
 };
 
 template <bool kPart>
@@ -191,8 +191,8 @@ struct StatsKernel {
   static std::int64_t tiles(const Call& call, int stage) {
     return with(call, [&](const auto& s) { return s.tiles(stage); });
   }
-  static void tile(const Call& call, int stage, std::int64_t i, void* scratch) {
-    with(call, [&](const auto& s) { s.tile(stage, i, scratch); });
+  static void run(const Call& call, int stage, std::int64_t first, std::int64_t last, void* scratch) {
+    with(call, [&](const auto& s) { s.run(stage, first, last, scratch); });
   }
   static std::size_t shared(const Call& call) {
     return with(call, [](const auto& s) { return s.shared_bytes(); });
@@ -200,7 +200,9 @@ struct StatsKernel {
   static std::size_t thread(const Call& call) {
     return with(call, [](const auto& s) { return s.thread_bytes(); });
   }
-  static constexpr Kernel table() { return {tile, tiles, stages, shared, thread}; }
+  static constexpr Kernel table() {
+    return {.run = run, .tiles = tiles, .stages = stages, .shared_bytes = shared, .thread_bytes = thread};
+  }
 };
 
 // Rows [i * kMergeRows, ...) of all ranks' parts, in rank order: rank r's are those of its run of grains.

@@ -10,15 +10,15 @@ namespace {
 // Each describes a call of one op; pointers may be null where only sizes are asked for.
 struct Product {
   template <class T>
-  static GrainProduct<T> describe(const Call& call) {
+  static Gemm<T> describe(const Call& call) {
     return product_of<T>(call);
   }
 };
 
 struct ProductInto {
   template <class T>
-  static GrainProduct<T> describe(const Call& call) {
-    GrainProduct<T> g = product_of<T>(call);
+  static Gemm<T> describe(const Call& call) {
+    Gemm<T> g = product_of<T>(call);
     g.accumulate = true;
     return g;
   }
@@ -26,9 +26,9 @@ struct ProductInto {
 
 struct Linear {
   template <class T>
-  static GrainProduct<T> describe(const Call& call) {
+  static Gemm<T> describe(const Call& call) {
     const Shape &x = call.input_specs[0].shape, &w = call.input_specs[1].shape;
-    GrainProduct<T> g;
+    Gemm<T> g;
     g.transpose_b = true;
     g.m = x[0];
     g.k = g.lda = g.ldb = x[1];
@@ -43,7 +43,7 @@ struct Kernels {
   template <class F>
   static auto visit(const Call& call, F&& f) {
     return visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
-      GrainProduct<T> g = D::template describe<T>(call);
+      Gemm<T> g = D::template describe<T>(call);
       if (!call.inputs.empty()) {
         g.a = call.in<T>(0);
         g.b = call.in<T>(1);
@@ -55,13 +55,13 @@ struct Kernels {
   static std::int64_t tiles(const Call& call, int) {
     return visit(call, [](const auto& g) { return gemm_tiles(g); });
   }
-  static void tile(const Call& call, int, std::int64_t i, void* scratch) {
-    visit(call, [&](const auto& g) { gemm_tile(g, i, scratch); });
+  static void run(const Call& call, int, std::int64_t first, std::int64_t last, void* scratch) {
+    visit(call, [&](const auto& g) { gemm_run(g, first, last, scratch); });
   }
   static std::size_t thread_bytes(const Call& call) {
     return visit(call, [](const auto& g) { return gemm_thread_bytes(g); });
   }
-  static constexpr Kernel table() { return {.tile = tile, .tiles = tiles, .thread_bytes = thread_bytes}; }
+  static constexpr Kernel table() { return {.run = run, .tiles = tiles, .thread_bytes = thread_bytes}; }
 };
 
 }  // namespace

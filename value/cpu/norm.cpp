@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/math.h"
 #include "value/cpu/rows.h"
@@ -49,21 +50,14 @@ RowTiles rows_of(const Call& call) { return {call.input_specs[0].shape[0], call.
 
 std::int64_t tiles(const Call& call, int) { return rows_of(call).whole_row_count(); }
 
-// The grains of a dim: those of the attributes, or the whole dim as one.
-LabelGrains grains_of(const Call& call, char label, std::int64_t extent) {
-  const LabelGrains* grains = call.attributes->grains_of(label);
-  return grains == nullptr ? one_grain(label, extent) : *grains;
-}
-
 // `out` may be `x`: the statistics are known before the first group of lanes is written.
 template <class T>
-void norm_row(const T* x, const T* weight, const T* bias, std::int64_t n, const LabelGrains& grains, T eps,
+void norm_row(const T* x, const T* weight, const T* bias, std::int64_t n, const GrainRun& grains, T eps,
               T* out, T& mean, T& rstd) {
-  const Piece all{0, grains.total};
-  const T m =
-      sum_grains(grains, all, T(0), [x](std::int64_t b, std::int64_t e) { return row_sum(x + b, e - b); }) /
-      static_cast<T>(n);
-  const T squares = sum_grains(grains, all, T(0), [x, m](std::int64_t b, std::int64_t e) {
+  const Piece all{0, grains.total()};
+  const T m = grains.sum(all, T(0), [x](std::int64_t b, std::int64_t e) { return row_sum(x + b, e - b); }) /
+              static_cast<T>(n);
+  const T squares = grains.sum(all, T(0), [x, m](std::int64_t b, std::int64_t e) {
     return row_sum(x + b, e - b, [m](const Lanes<T>& v) { return Lanes<T>((v - m) * (v - m)); });
   });
   const T r = rsqrt(squares / static_cast<T>(n) + eps);
@@ -78,7 +72,7 @@ void tile(const Call& call, int, std::int64_t i, void*) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
     const RowTiles rows = rows_of(call);
     const T eps = static_cast<T>(call.attributes->reals[0]);
-    const LabelGrains grains = grains_of(call, 'c', rows.length);
+    const GrainRun grains(call, 'c', rows.length);
     rows.visit_whole(i, [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t row = first; row < last; ++row) {
         norm_row(call.in<T>(0) + row * rows.length, call.in<T>(1), call.in<T>(2), rows.length, grains, eps,
@@ -103,12 +97,12 @@ class Gradient {
         rows_(call.input_specs[0].shape[0]),
         width_(call.input_specs[0].shape[1]),
         sums_(call.outputs[1] != nullptr || call.outputs[2] != nullptr),
-        row_grains_(grains_of(call, 'n', rows_)),
-        width_grains_(grains_of(call, 'c', width_)) {}
+        row_grains_(call, 'n', rows_),
+        width_grains_(call, 'c', width_) {}
 
   std::int64_t blocks() const {
     std::int64_t blocks = 0;
-    for (std::int64_t g = 0; g < row_grains_.count(); ++g) blocks += blocks_of(row_grains_.first + g);
+    for (std::int64_t g = row_grains_.first(); g < row_grains_.last(); ++g) blocks += blocks_of(g);
     return blocks;
   }
   std::int64_t column_tiles() const { return (width_ + kColumns - 1) / kColumns; }
@@ -118,15 +112,13 @@ class Gradient {
   }
   // Running results of the tree over a tile's columns.
   std::size_t thread_bytes() const {
-    int levels = 1;
-    for (const Piece& piece : row_grains_.pieces()) levels = std::max(levels, tree_levels(piece));
-    return sums_ ? static_cast<std::size_t>(levels) * kColumns * sizeof(T) : 0;
+    return sums_ ? static_cast<std::size_t>(row_grains_.levels()) * kColumns * sizeof(T) : 0;
   }
 
   void run_block(std::int64_t block) const {
     T* const sums = static_cast<T*>(call_.shared) + block * 2 * width_;
     if (sums_) std::fill_n(sums, 2 * width_, T(0));
-    std::int64_t grain = row_grains_.first;
+    std::int64_t grain = row_grains_.first();
     for (; block >= blocks_of(grain); ++grain) block -= blocks_of(grain);
     const std::int64_t first = row_grains_.begin(grain) + block * kRowBlock;
     const std::int64_t last = std::min(row_grains_.end(grain), first + kRowBlock);
@@ -158,12 +150,12 @@ class Gradient {
         T* const to = levels + level * kColumns;
         for (std::int64_t j = 0; j < n; ++j) to[j] += to[kColumns + j];
       };
-      for (const Piece& piece : row_grains_.pieces()) {
-        if (!walk_grains(row_grains_, piece, add_grain, add_levels))
+      row_grains_.for_pieces([&](const Piece& piece) {
+        if (!row_grains_.walk(piece, add_grain, add_levels))
           std::fill_n(levels, n, row_grains_.is_part() ? T(-0.0) : T(0));
         std::copy_n(levels, n, out + begin);
         out += width_;
-      }
+      });
     }
   }
 
@@ -186,8 +178,8 @@ class Gradient {
         sum_gh = P::fma(g, (P::load(x + j) - mean) * rstd, sum_gh);
       };
       const TwoSums<T> s =
-          sum_grains(width_grains_, {0, width_grains_.total}, TwoSums<T>{0, 0},
-                     [&](std::int64_t b, std::int64_t e) { return two_row_sums<T>(b, e, add); });
+          width_grains_.sum({0, width_grains_.total()}, TwoSums<T>{0, 0},
+                            [&](std::int64_t b, std::int64_t e) { return two_row_sums<T>(b, e, add); });
       mean_g = s.a / static_cast<T>(width_);
       mean_gh = s.b / static_cast<T>(width_);
     }
@@ -212,7 +204,7 @@ class Gradient {
   const Call& call_;
   std::int64_t rows_, width_;
   bool sums_;
-  LabelGrains row_grains_, width_grains_;
+  GrainRun row_grains_, width_grains_;
 };
 
 template <class F>

@@ -2,16 +2,26 @@
 #pragma once
 
 #include "value/backend.h"
-#include "value/cpu/grain_product.h"
+#include "value/cpu/gemm.h"
 
 namespace graingrad::cpu {
+
+/// Sets the fields that the grains of the contraction decide; null: one grain. Extents come first.
+template <class T>
+void set_grains(Gemm<T>& g, const LabelGrains* grains) {
+  if (grains == nullptr) return;
+  g.bounds = grains->bounds;
+  g.first_grain = grains->first;
+  g.grains = grains->total;
+  g.stride_piece = g.batch * g.m * g.n;
+}
 
 /// The extents of op(a) op(b), where a and b are inputs 0 and 1 of `call` and attributes.integers begin with
 /// transpose_a, transpose_b. The pointers are the caller's to set.
 template <class T>
-GrainProduct<T> product_of(const Call& call) {
+Gemm<T> product_of(const Call& call) {
   const Shape &a = call.input_specs[0].shape, &b = call.input_specs[1].shape;
-  GrainProduct<T> g;
+  Gemm<T> g;
   g.transpose_a = call.attributes->integers[0] != 0;
   g.transpose_b = call.attributes->integers[1] != 0;
   g.m = a[g.transpose_a ? -1 : -2];

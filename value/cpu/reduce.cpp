@@ -1,6 +1,7 @@
 // Sums and maxima over [outer, extent, inner]: a run of last dims in 16 lanes, any other index by index.
 #include "value/ops/reduce.h"
 
+#include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/lanes.h"
 #include "value/cpu/rows.h"
@@ -22,10 +23,7 @@ struct Extents {
   std::int64_t blocks() const { return (inner + kColumns - 1) / kColumns; }
   RowTiles units() const { return {outer * blocks(), extent * std::min(inner, kColumns)}; }
 
-  LabelGrains grains(const Call& call) const {
-    const LabelGrains* g = call.attributes->grains_of('e');
-    return g == nullptr ? one_grain('e', extent) : *g;
-  }
+  GrainRun grains(const Call& call) const { return {call, 'e', extent}; }
 
   std::int64_t outer, extent, inner;
 };
@@ -63,7 +61,7 @@ struct Max {
 // Columns by index inside a grain; `levels` has kColumns elements for each level of the tree. The sum of no
 // elements is what the reduction starts with, and of a part of the grains the piece that changes no number.
 template <class R, class T>
-void reduce_columns(const T* x, T* out, const LabelGrains& grains, const Piece& piece, std::int64_t stride,
+void reduce_columns(const T* x, T* out, const GrainRun& grains, const Piece& piece, std::int64_t stride,
                     std::int64_t columns, T* levels) {
   const auto reduce_grain = [&](std::int64_t grain, int level) {
     T* const acc = levels + level * kColumns;
@@ -75,7 +73,7 @@ void reduce_columns(const T* x, T* out, const LabelGrains& grains, const Piece& 
     T* const to = levels + level * kColumns;
     for (std::int64_t j = 0; j < columns; ++j) to[j] = R::combine(to[j], to[kColumns + j]);
   };
-  if (!walk_grains(grains, piece, reduce_grain, add))
+  if (!grains.walk(piece, reduce_grain, add))
     std::fill_n(levels, columns, grains.is_part() ? T(-0.0) : R::template start<T>());
   std::copy_n(levels, columns, out);
 }
@@ -84,15 +82,15 @@ template <class R>
 void tile(const Call& call, int, std::int64_t i, void* scratch) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
     const Extents e(call);
-    const LabelGrains grains = e.grains(call);
+    const GrainRun grains = e.grains(call);
     const T* x = call.in<T>(0);
     T* out = call.out<T>();
-    for (const Piece& piece : grains.pieces()) {
+    grains.for_pieces([&](const Piece& piece) {
       e.units().visit_whole(i, [&](std::int64_t first, std::int64_t last) {
         if (e.inner == 1) {
           for (std::int64_t row = first; row < last; ++row)
-            out[row] = sum_grains(
-                grains, piece, grains.is_part() ? T(-0.0) : R::template row<T>(x, 0),
+            out[row] = grains.sum(
+                piece, grains.is_part() ? T(-0.0) : R::template row<T>(x, 0),
                 [&](std::int64_t b, std::int64_t end) { return R::row(x + row * e.extent + b, end - b); });
           return;
         }
@@ -103,14 +101,13 @@ void tile(const Call& call, int, std::int64_t i, void* scratch) {
         }
       });
       out += e.outer * e.inner;
-    }
+    });
   });
 }
 
 std::size_t thread_bytes(const Call& call) {
   const Extents e(call);
-  int levels = 1;
-  for (const Piece& piece : e.grains(call).pieces()) levels = std::max(levels, tree_levels(piece));
+  const int levels = e.grains(call).levels();
   return e.inner == 1 ? 0 : static_cast<std::size_t>(levels * kColumns) * size_of(call.output_specs[0].dtype);
 }
 

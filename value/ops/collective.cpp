@@ -55,6 +55,19 @@ std::vector<Spec> infer_gather(const OpCall& call) {
 void vjp_shard(Vjp& v) { v.set(0, v.graph.record(ops::all_gather, {v.cotangent()}, v.attributes)); }
 void vjp_gather(Vjp& v) { v.set(0, v.graph.record(ops::shard, {v.cotangent()}, v.attributes)); }
 
+std::vector<Spec> infer_scatter(const OpCall& call) {
+  const Integers& n = call.attributes.integers;
+  const Shape& shape = call.inputs[0].shape;
+  const auto grains = static_cast<std::int64_t>(call.attributes.reals[0]);
+  const Piece run = run_of(grains, std::ssize(n) - 5, n[3]);
+  if (shape.rank() < 2 || shape[0] != std::ssize(pieces(run.first, run.last, grains)) || shape[1] != n.back())
+    throw ShapeError("needs this rank's pieces of all rows");
+  return {{call.inputs[0].dtype, with_extent(Shape(shape.dims().subspan(1)), 0, n[2] - n[1])}};
+}
+
+void vjp_gather_to(Vjp& v) { v.set(0, v.graph.record(ops::reduce_scatter, {v.cotangent()}, v.attributes)); }
+void vjp_scatter(Vjp& v) { v.set(0, v.graph.record(ops::all_gather, {v.cotangent()}, v.attributes)); }
+
 Attributes part_attributes(Value x, int dim, const RankGroup& group, std::span<const std::int64_t> bounds) {
   const auto rank = static_cast<std::size_t>(group.rank);
   Attributes attributes{.integers = {x.shape().axis(dim), bounds[rank], bounds[rank + 1], group.rank},
@@ -77,6 +90,10 @@ constinit const Op all_reduce{
     .name = "all_reduce", .arity = 1, .infer = infer_reduce, .vjp = vjp_reduce, .takes_pieces = true};
 constinit const Op shard{.name = "shard", .arity = 1, .infer = infer_shard, .vjp = vjp_shard};
 constinit const Op all_gather{.name = "all_gather", .arity = 1, .infer = infer_gather, .vjp = vjp_gather};
+constinit const Op gather_to{
+    .name = "gather_to", .arity = 1, .infer = infer_gather, .vjp = vjp_gather_to, .takes_pieces = true};
+constinit const Op reduce_scatter{
+    .name = "reduce_scatter", .arity = 1, .infer = infer_scatter, .vjp = vjp_scatter, .takes_pieces = true};
 }  // namespace ops
 
 Value copy_to(Value x, const RankGroup& group, std::int64_t grains) {
@@ -90,6 +107,19 @@ Value shard(Value x, int dim, const RankGroup& group, std::span<const std::int64
 }
 Value all_gather(Value part, int dim, const RankGroup& group, std::span<const std::int64_t> bounds) {
   return part.graph().record(ops::all_gather, {part}, part_attributes(part, dim, group, bounds));
+}
+
+Value gather_to(Value part, const RankGroup& group, std::span<const std::int64_t> bounds,
+                std::int64_t grains) {
+  Attributes attributes = part_attributes(part, 0, group, bounds);
+  attributes.reals = {static_cast<double>(grains)};
+  return part.graph().record(ops::gather_to, {part}, std::move(attributes));
+}
+Value reduce_scatter(Value pieces, const RankGroup& group, std::span<const std::int64_t> bounds,
+                     std::int64_t grains) {
+  Attributes attributes = part_attributes(pieces, 0, group, bounds);
+  attributes.reals = {static_cast<double>(grains)};
+  return pieces.graph().record(ops::reduce_scatter, {pieces}, std::move(attributes));
 }
 
 }  // namespace graingrad

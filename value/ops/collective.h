@@ -27,6 +27,15 @@ Value shard(Value x, int dim, const RankGroup& group, std::span<const std::int64
 /// rank takes its part of it.
 Value all_gather(Value part, int dim, const RankGroup& group, std::span<const std::int64_t> bounds);
 
+/// The parts of x's rows from all ranks, each of which uses the whole for its own part of the next op. The
+/// cotangent is a sum over the ranks' `grains`, of which each rank gets its rows.
+Value gather_to(Value part, const RankGroup& group, std::span<const std::int64_t> bounds,
+                std::int64_t grains);
+/// pieces [p, rows, ...] of a sum over `grains` that the ranks hold -> this rank's rows of the sum. The
+/// cotangents of all rows are gathered.
+Value reduce_scatter(Value pieces, const RankGroup& group, std::span<const std::int64_t> bounds,
+                     std::int64_t grains);
+
 namespace ops {
 /// A view. attributes.name: the axis; integers: grains, ranks, rank.
 extern const Op copy_to;
@@ -35,6 +44,9 @@ extern const Op all_reduce;
 /// attributes.name: the axis; integers: dim, start, stop (as ops::slice), rank, then the bounds of all parts.
 extern const Op shard;
 extern const Op all_gather;
+/// As all_gather along dim 0, and the sum of pieces of it; attributes as theirs, reals: grains.
+extern const Op gather_to;
+extern const Op reduce_scatter;
 }  // namespace ops
 
 }  // namespace graingrad
