@@ -10,7 +10,7 @@
 #include "apps/support/corpus.h"
 #include "apps/support/machine.h"
 #include "apps/support/run.h"
-#include "nn/init.h"
+#include "apps/tensor_plan.h"
 #include "parallel/mesh.h"
 #include "value/ops/random.h"
 
@@ -20,6 +20,10 @@ namespace {
 // What a node of a layer is, in the words of lectures on transformers.
 std::string_view meaning(std::string_view scope, std::string_view op) {
   const bool adds = op == "add";
+  if (op == "copy_to") return "f: the same on every rank; its cotangents are summed";
+  if (op == "all_reduce") return "g: the sum over the ranks";
+  if (op == "all_gather") return "the parts of all ranks";
+  if (op == "shard") return "this rank's part";
   if (scope.ends_with("attn.c_attn"))
     return adds ? "+ bias" : "Q, K, V head by head: Partition_1 is a matter of columns, nothing is copied";
   if (op == "attention")
@@ -35,10 +39,15 @@ std::string_view meaning(std::string_view scope, std::string_view op) {
 
 // The shapes of one layer as it is recorded, node by node.
 void print_shapes(const Output& out, const GptOptions& o, const GptSetup& setup) {
-  Graph graph;
-  std::vector<std::string> unreached;
-  const NodeId backward_from = setup.record_micro_batch(o, graph, unreached);
-  out.say("shapes of layer 0, forward:");
+  const MicroBatch micro_batch = setup.record_micro_batch(o);
+  const Graph& graph = *micro_batch.graph;
+  const NodeId backward_from = micro_batch.backward_from;
+  const Training& training = setup.training;
+  out.say("shapes of layer 0, forward{}:",
+          training.tensor_ranks() > 1
+              ? fmt::format(", on rank 0 of {} that cut tensors in {} grains (layout {})",
+                            training.tensor_ranks(), training.tensor_grains, training.layout)
+              : "");
   out.say("  {:<16} {:<13} {:<24} {}", "scope", "op", "result", "what it is");
   for (NodeId id = 0; id < backward_from; ++id) {
     const std::string& scope = graph.scope_name(id);
@@ -52,6 +61,7 @@ void print_shapes(const Output& out, const GptOptions& o, const GptSetup& setup)
 void describe_memory_classes(const Output& out, const GptOptions& o, const GptSetup& setup) {
   if (!o.recompute.empty()) out.say("recomputed in backward: {}", o.recompute);
   if (setup.logits_rows > 0) out.say("logits: recomputed in backward, {} rows at a time", setup.logits_rows);
+  for (const std::string& line : setup.gathered) out.say("warning: {}", line);
   for (const std::string& name : setup.unreached)
     out.say("warning: the loss does not reach '{}'; its gradient is zero", name);
 }
@@ -60,28 +70,29 @@ void describe_memory_classes(const Output& out, const GptOptions& o, const GptSe
 void show(const Output& out, const GptOptions& o, const GptSetup& setup) {
   show_plan(o.seeing, setup.program, out);
   if (!out.speaks() || o.seeing.draw.empty()) return;
-  Graph graph;
-  std::vector<std::string> ignored;
-  const NodeId backward_from = setup.record_micro_batch(o, graph, ignored);
-  show_graph(o.seeing, graph, backward_from);
+  const MicroBatch micro_batch = setup.record_micro_batch(o);
+  show_graph(o.seeing, *micro_batch.graph, micro_batch.backward_from);
 }
 
 int dry_run(const GptOptions& o, const Output& out) {
-  const GptSetup setup(o, parallel::Mesh(static_cast<int>(o.common.world)),
-                       static_cast<int>(std::max<std::int64_t>(1, o.common.threads)));
+  const parallel::Mesh mesh = o.mesh(static_cast<int>(o.common.world));
+  const GptSetup setup(o, mesh, 0, static_cast<int>(std::max<std::int64_t>(1, o.common.threads)));
   const Training& training = setup.training;
   const auto [rank, plan] = fullest_rank(training);
   out.say("gpt_attention: {} rank(s) x {} thread(s), {} parameters, {} nodes a micro-batch", o.common.world,
-          training.team.threads, setup.store.parameter_elements(), setup.program.nodes);
+          training.team.threads, serial_elements(training), setup.program.nodes);
   out.say("{} micro-batches of {} x {} tokens in {} grains, {} tokens a step", training.shape.micro_batches,
           o.micro_batch, o.sequence, training.shape.summation.grains, o.tokens_per_step());
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
           setup.flops_per_step(o), o.untie ? " and wte" : "");
   print_shapes(out, o, setup);
   const parallel::Traffic traffic =
-      parallel::expected_traffic(reduction_spec(training), training.shape.ranks, rank);
+      parallel::expected_traffic(reduction_spec(training), training.shape.ranks, training.data_rank(rank));
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
-  out.say("fullest rank: {}", rank);
+  for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
+  if (mesh.extent(parallel::Axis::tensor) > 1)
+    for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
+  out.say("fullest rank{}: {}", mesh.extent(parallel::Axis::tensor) > 1 ? " of tensor rank 0" : "", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
   show(out, o, setup);
@@ -101,15 +112,17 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
   const std::int64_t base_rss = peak_rss_bytes();
   const auto seed = static_cast<std::uint64_t>(o.common.seed);
   const ByteCorpus corpus(o.data.empty() ? default_corpus_path() : o.data, o.sequence, o.vocab, seed);
-  const parallel::Mesh mesh(world.size());
+  const parallel::Mesh mesh = o.mesh(world.size());
   parallel::check_runnable(mesh, world.size());
-  GptSetup setup(o, mesh, placement.threads);
+  GptSetup setup(o, mesh, world.rank(), placement.threads);
   Training& training = setup.training;
   const PlanBytes plan = plan_bytes(training, world.rank());
   if (!setup.over_limit.empty()) throw LayoutError(setup.over_limit);
   require_memory(training, fullest_rank(training).second, ranks_on_this_node(), available_memory_bytes());
-  out.say("{} parameters; data {} ({} bytes)", setup.store.parameter_elements(), corpus.path(),
-          corpus.bytes());
+  out.say("{} parameters; data {} ({} bytes)", serial_elements(training), corpus.path(), corpus.bytes());
+  if (training.tensor_grains > 1 || training.tensor_ranks() > 1)
+    out.say("tensor: {} rank(s), {} grains{}", training.tensor_ranks(), training.tensor_grains,
+            training.tensor_ranks() > 1 ? ", layout " + training.layout : "");
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
   show(out, o, setup);
@@ -128,7 +141,7 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
           corpus.fill(sample, tokens.subspan(first, length), targets.subspan(first, length));
         }
       });
-  nn::initialize(setup.store, seed);
+  trainer.initialize(seed);
   trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.tokens_per_step()));
   trainer.set_register(nn::kGradientScale, 1);
   trainer.set_register(kSeedRegister, static_cast<double>(o.common.seed % (std::int64_t{1} << 31)));

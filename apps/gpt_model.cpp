@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <fstream>
+#include <sstream>
 
 #include "apps/support/machine.h"
 #include "apps/support/text.h"
+#include "parallel/partition.h"
 #include "value/gradient.h"
 #include "value/ops/random.h"
 
@@ -59,6 +62,17 @@ void GptOptions::declare(Cli& cli) {
   cli.real("--beta2", beta2, "adamw: decay of the second moment", {0, 0.999999999});
   cli.real("--epsilon", epsilon, "adamw: added to the root of the second moment", {0});
   cli.real("--clip-grad", clip_grad, "largest norm of the gradient; 0: not clipped", {0});
+  cli.integer("--tensor", tensor, "ranks that cut each tensor; the others cut the batch", {1, 1 << 20});
+  cli.text("--layout", layout,
+           "which tensors they cut: megatron, or a file of rows '[?]pattern Shard(dim)|Replicate', where the "
+           "last row that matches a parameter's or module's name wins (?: may match nothing)",
+           "NAME|FILE");
+  cli.toggle("--sequence-parallel", sequence_parallel,
+             "with --layout megatron: cut norms, dropout and the residual stream by rows");
+  cli.integer(
+      "--tensor-grains", tensor_grains,
+      "grains of every sum over heads, width or vocabulary; 0: by width, and as many as --tensor needs",
+      {0, 256});
   cli.text("--recompute", recompute,
            "scopes that backward computes again instead of keeping (h.*, h.*.mlp), comma-separated",
            "SCOPES");
@@ -126,11 +140,46 @@ nn::LearningRate GptOptions::schedule() const {
   return {nn::decay_from(lr_schedule), lr, min_lr, warmup, steps};
 }
 
+parallel::Mesh GptOptions::mesh(int ranks) const {
+  if (ranks % tensor != 0)
+    throw LayoutError(
+        fmt::format("--tensor {} does not divide {} rank(s); start a multiple of it", tensor, ranks));
+  return parallel::Mesh(ranks / static_cast<int>(tensor), static_cast<int>(tensor));
+}
+
+parallel::Layout GptOptions::table() const {
+  if (sequence_parallel) {
+    if (layout != "megatron")
+      throw UsageError(fmt::format("--sequence-parallel goes with --layout megatron, not with {}", layout));
+    return parallel::with_sequence_parallel(parallel::layout_from_name(layout));
+  }
+  // What looks like no path is a name.
+  if (layout.find_first_of("./") == std::string::npos) return parallel::layout_from_name(layout);
+  std::ifstream file(layout);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file || text.str().empty())
+    throw DataError(fmt::format("--layout {}: cannot be read, or is empty; give megatron or a file", layout));
+  return parallel::parse_layout(layout, text.str());
+}
+
 std::int64_t GptOptions::memory_bytes() const { return memory.empty() ? 0 : bytes_from("--memory", memory); }
 
-GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int threads)
-    : model(o.config()), store(model.config().dtype), training{.store = store} {
-  for (const ParameterDescription& p : model.parameters()) store.add(p);
+GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int rank, int threads)
+    : model(o.config()),
+      store(model.config().dtype),
+      backend(parallel::with_collectives(o.common.backend())),
+      training{.store = store},
+      rank_(rank) {
+  const std::vector<ParameterDescription> parameters = model.parameters();
+  const parallel::Layout layout = o.table();
+  training.tensor_grains = o.tensor_grains > 0
+                               ? o.tensor_grains
+                               : parallel::fitting_tensor_grains(parameters, layout, mesh,
+                                                                 parallel::default_tensor_grains(o.width));
+  training.layout = mesh.extent(parallel::Axis::tensor) > 1 ? layout.name : "data";
+  training.parts = parallel::place_parameters(parameters, layout, mesh, rank, training.tensor_grains);
+  for (const parallel::ParameterPart& part : training.parts) store.add(part.local);
   store.add_sum("loss");
   for (const std::string_view name :
        {std::string_view("inverse_count"), nn::kLearningRate, nn::kGradientScale})
@@ -142,7 +191,7 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int threads)
     nn::record_adamw(graph, store, o.adamw_options());
   else
     nn::record_sgd(graph, store.parameters(), o.clip_grad > 0);
-  update = compile(graph, {}, &store, o.common.backend());
+  update = compile(graph, {}, &store, backend);
 
   training.programs = {&program};
   training.update = &update;
@@ -170,29 +219,44 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int threads)
       memory_advice(training, fullest_rank(training).second));
 }
 
-NodeId GptSetup::record_micro_batch(const GptOptions& o, Graph& graph,
-                                    std::vector<std::string>& names) const {
+std::unique_ptr<Graph> GptSetup::record_serial(const GptOptions& o, Value& loss) const {
+  auto graph = std::make_unique<Graph>();
   const std::int64_t rows = o.micro_batch * o.sequence;
-  const Value tokens = graph.input("tokens", {DType::i32, {rows}});
-  const Value targets = graph.input("targets", {DType::i32, {rows}});
-  const Value loss = model.loss(tokens, targets);
+  const Value tokens = graph->input("tokens", {DType::i32, {rows}});
+  const Value targets = graph->input("targets", {DType::i32, {rows}});
+  loss = model.loss(tokens, targets);
+  return graph;
+}
+
+MicroBatch GptSetup::record_micro_batch(const GptOptions& o) const {
+  Value serial_loss;
+  const std::unique_ptr<Graph> serial = record_serial(o, serial_loss);
+  parallel::Partitioned cut = parallel::partition(*serial, std::span(&serial_loss, 1), training.parts,
+                                                  o.table(), training.mesh, rank_, training.tensor_grains);
+  MicroBatch result{std::move(cut.graph), 0, {}, std::move(cut.gathered)};
+  Graph& graph = *result.graph;
+  const Value loss = cut.outputs[0];
   graph.accumulate("loss", loss);
-  const auto backward_from = static_cast<NodeId>(graph.size());
-  const std::vector<Value> leaves = model.trainable_leaves(graph);
-  names = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), leaves);
-  return backward_from;
+  result.backward_from = static_cast<NodeId>(graph.size());
+  std::vector<Value> leaves;
+  for (const ParameterDescription& p : store.parameters())
+    if (p.trainable) leaves.push_back(graph.parameter(p));
+  result.unreached = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), leaves);
+  return result;
 }
 
 void GptSetup::compile_micro_batch(const GptOptions& o) {
-  Graph graph;
+  MicroBatch micro_batch = record_micro_batch(o);
   CompileOptions options;
-  options.backward_from = record_micro_batch(o, graph, unreached);
+  options.backward_from = micro_batch.backward_from;
   options.fuse = o.fuse == "on";
   options.in_place = o.in_place == "on";
   options.logits_rows = logits_rows;
   for (const std::string& scope : split(o.recompute, ','))
     options.memory.push_back({scope, MemoryClass::recompute});
-  program = compile(graph, {}, &store, o.common.backend(), options);
+  program = compile(*micro_batch.graph, {}, &store, backend, options);
+  unreached = std::move(micro_batch.unreached);
+  gathered = std::move(micro_batch.gathered);
 }
 
 std::int64_t GptSetup::flops_per_step(const GptOptions& o) const {

@@ -10,6 +10,7 @@
 #include "nn/gpt.h"
 #include "nn/optimizer.h"
 #include "nn/schedule.h"
+#include "parallel/placement.h"
 #include "value/compile.h"
 
 namespace graingrad::apps {
@@ -27,6 +28,9 @@ struct GptOptions {
   std::string optimizer = "auto", lr_schedule = "constant";
   double lr = 0, min_lr = 0, clip_grad = 0, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   std::int64_t warmup = 0;
+  std::int64_t tensor = 1, tensor_grains = 0;
+  std::string layout = "megatron";
+  bool sequence_parallel = false;
   std::string recompute, logits = "auto", memory, in_place = "on", fuse = "on", overlap = "on";
 
   void declare(Cli& cli);
@@ -41,34 +45,52 @@ struct GptOptions {
   std::int64_t tokens_per_step() const { return global_batch * sequence; }
   /// --memory in bytes; 0: no limit.
   std::int64_t memory_bytes() const;
+  /// The mesh of `ranks` ranks. Throws LayoutError where --tensor does not divide them.
+  parallel::Mesh mesh(int ranks) const;
+  /// --layout: a table by name, or the file's. Throws DataError for a file that cannot be read.
+  parallel::Layout table() const;
 };
 
-/// A run before it has memory: model, store, programs, training.
+/// One micro-batch as a rank records it, before memory classes rewrite it.
+struct MicroBatch {
+  std::unique_ptr<Graph> graph;
+  NodeId backward_from = 0;  ///< the first node of the backward phase
+  /// Trainable parameters that the loss does not reach: their gradient is zero.
+  std::vector<std::string> unreached;
+  /// Ops that work on gathered values, one line each.
+  std::vector<std::string> gathered;
+};
+
+/// A rank's run before it has memory: model, store, programs, training.
 class GptSetup {
  public:
-  /// Compiles for the rank that needs most: under --memory the logits are kept where that fits, and else
-  /// recomputed by as many rows at a time as fit.
-  GptSetup(const GptOptions& options, const parallel::Mesh& mesh, int threads);
+  /// For rank `rank` of the mesh; under --memory the logits are kept where that fits on the fullest rank with
+  /// its tensor coordinate, and else recomputed by as many rows at a time as fit.
+  GptSetup(const GptOptions& options, const parallel::Mesh& mesh, int rank, int threads);
 
   nn::Gpt model;
   ParameterStore store;
+  Backend backend;
   Program program, update;
   Training training;
   /// Rows of logits that are recomputed at a time; 0: they are kept.
   std::int64_t logits_rows = 0;
   /// Why the plan does not keep to --memory, and what would; empty where it does.
   std::string over_limit;
-  /// Trainable parameters that the loss does not reach: their gradient is zero.
-  std::vector<std::string> unreached;
+  /// Of the micro-batch.
+  std::vector<std::string> unreached, gathered;
 
-  /// Records one micro-batch, forward and backward, as it is before memory classes rewrite it. Returns the
-  /// first node of the backward phase; `names` become the trainable parameters that the loss does not reach.
-  NodeId record_micro_batch(const GptOptions& options, Graph& graph, std::vector<std::string>& names) const;
+  /// The serial forward pass of one micro-batch; `loss` becomes its result.
+  std::unique_ptr<Graph> record_serial(const GptOptions& options, Value& loss) const;
+  /// Forward and backward of one micro-batch on this rank.
+  MicroBatch record_micro_batch(const GptOptions& options) const;
   /// 6 a parameter a token, and attention; see nn::Gpt::flops_per_token.
   std::int64_t flops_per_step(const GptOptions& options) const;
 
  private:
   void compile_micro_batch(const GptOptions& options);
+
+  int rank_;
 };
 
 /// What the host sets before step `step` (0 is the first): bias corrections and the random step.

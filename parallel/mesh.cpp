@@ -76,12 +76,9 @@ int Mesh::color(int rank_in_mesh, Axis axis) const {
 }
 
 void check_runnable(const Mesh& mesh, int ranks) {
-  for (const Axis axis : {Axis::tensor, Axis::pipeline}) {
-    if (mesh.extent(axis) != 1) {
-      throw LayoutError(fmt::format("mesh: {} ranks along {} can be planned but not run yet; use 1",
-                                    mesh.extent(axis), name_of(axis)));
-    }
-  }
+  if (mesh.extent(Axis::pipeline) != 1)
+    throw LayoutError(fmt::format("mesh: {} ranks along pipeline can be planned but not run yet; use 1",
+                                  mesh.extent(Axis::pipeline)));
   if (mesh.size() != ranks) {
     throw LayoutError(fmt::format(
         "mesh: {} x {} x {} needs {} ranks, the job has {}; start as many as the mesh has",

@@ -49,7 +49,7 @@ class Mesh {
 };
 
 /// Refuses what cannot run: throws LayoutError where the mesh has another number of ranks than the job, or a
-/// tensor or pipeline axis above 1 (they can be planned, not run yet).
+/// pipeline axis above 1 (it can be planned, not run yet).
 void check_runnable(const Mesh& mesh, int ranks);
 
 }  // namespace graingrad::parallel

@@ -63,6 +63,8 @@ struct Kernel {
     if (run != nullptr) return run(call, stage, first, last, scratch);
     for (; first < last; ++first) tile(call, stage, first, scratch);
   }
+  /// Neither: the call meets other ranks, and value/collectives.h runs it.
+  bool is_collective() const { return tile == nullptr && run == nullptr; }
   /// Tiles of a stage; null: one.
   std::int64_t (*tiles)(const Call& call, int stage) = nullptr;
   /// Stages of a call; null: one.

@@ -109,7 +109,8 @@ class Fuser {
     const bool linear = &graph_.op(chain.product) == &ops::linear;
     Attributes attributes{.integers = {linear ? 0 : transposes[0], linear ? 1 : transposes[1], chain.kept},
                           .reals = {},
-                          .name = {}};
+                          .name = {},
+                          .grains = graph_.attributes(chain.product).relabelled('k', 'k')};
     std::vector<Value> inputs;
     for (const OutputRef& in : graph_.inputs(chain.product)) inputs.push_back(copier.handle(in));
     NodeId now = chain.product;

@@ -116,12 +116,23 @@ class Walk {
     op.vjp(vjp);
     for (std::size_t i = 0; i < refs.size(); ++i) {
       if (!vjp.gradients[i]) continue;
-      if (vjp.gradients[i]->spec() != graph_.spec(refs[i]))
+      if (!fits(op, vjp.gradients[i]->spec(), refs[i]))
         throw GraphError(std::string(op.name) + ": its gradient has spec " +
                          vjp.gradients[i]->spec().to_string() + ", its operand " +
                          graph_.spec(refs[i]).to_string());
       if (!(targets[refs[i].node] && arrive(refs[i], *vjp.gradients[i]))) add(refs[i], *vjp.gradients[i]);
     }
+  }
+
+  // Has `ref`'s spec, but for the dim of pieces that may come or go at a collective.
+  bool fits(const Op& op, const Spec& gradient, OutputRef ref) const {
+    const Spec& spec = graph_.spec(ref);
+    if (gradient == spec) return true;
+    const auto rest = [](const Shape& shape) { return shape.dims().subspan(1); };
+    const Shape &a = gradient.shape, &b = spec.shape;
+    if (gradient.dtype != spec.dtype) return false;
+    if (op.takes_pieces && b.rank() == a.rank() + 1 && Shape(rest(b)) == a) return true;
+    return graph_.op(ref.node).takes_pieces && a.rank() == b.rank() + 1 && Shape(rest(a)) == b;
   }
 
   bool is_needed(OutputRef ref) const { return needed_[ref.node] && is_floating(graph_.spec(ref).dtype); }

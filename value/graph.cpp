@@ -1,5 +1,6 @@
 #include "value/graph.h"
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 
@@ -23,6 +24,10 @@ std::size_t hash_of(const Attributes& attributes) {
   std::size_t h = std::hash<std::string>{}(attributes.name);
   for (std::int64_t i : attributes.integers) h = mix(h, static_cast<std::size_t>(i));
   for (double x : attributes.reals) h = mix(h, std::hash<double>{}(x));
+  for (const LabelGrains& g : attributes.grains) {
+    h = mix(h, static_cast<std::size_t>(g.label) + static_cast<std::size_t>(g.first * 1000 + g.total));
+    for (std::int64_t b : g.bounds) h = mix(h, static_cast<std::size_t>(b));
+  }
   return h;
 }
 
@@ -53,6 +58,26 @@ int axis_of(std::string_view op, Value x, int dim) {
   const int rank = x.shape().rank();
   if (dim < -rank || dim >= rank) refuse(op, x, "no dim " + std::to_string(dim));
   return dim < 0 ? dim + rank : dim;
+}
+
+Shape with_pieces(const LabelGrains* grains, const Shape& shape) {
+  if (grains == nullptr || !grains->is_part()) return shape;
+  std::vector<std::int64_t> dims{std::ssize(grains->pieces())};
+  dims.insert(dims.end(), shape.dims().begin(), shape.dims().end());
+  return Shape(dims);
+}
+
+Spec summed(const Spec& spec, const LabelGrains* grains, std::int64_t extent) {
+  if (grains != nullptr) {
+    const auto& b = grains->bounds;
+    const bool fits = b.size() >= 2 && b.front() == 0 && b.back() == extent &&
+                      std::is_sorted(b.begin(), b.end()) && grains->first >= 0 &&
+                      grains->first + grains->count() <= grains->total;
+    if (!fits)
+      throw ShapeError(std::string("the grains of dim ") + grains->label + " do not cover its " +
+                       std::to_string(extent) + " elements");
+  }
+  return {spec.dtype, with_pieces(grains, spec.shape)};
 }
 
 Graph::Graph() : attributes_(1), scopes_(1), streams_(1) {
@@ -187,7 +212,8 @@ void Graph::assign(Value leaf_value, Value x) {
 void Graph::accumulate(std::string_view name, Value x) {
   const OutputRef ref = check(x);
   const Op& producer = op(ref.node);
-  if (producer.into == nullptr) {
+  // A sink continues one chain: what has grains is summed first.
+  if (producer.into == nullptr || !attributes(ref.node).grains.empty()) {
     record(ops::accumulate, {x}, {.integers = {}, .reals = {}, .name = std::string(name)});
     return;
   }

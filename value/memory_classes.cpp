@@ -145,6 +145,12 @@ std::optional<LogitReaders> readers_of(const Graph& graph, const std::vector<boo
   return readers;
 }
 
+// x w^T as the head makes it.
+Value logits_of(Value x, Value w, const Attributes& head) {
+  return x.graph().record(ops::linear, {x, w},
+                          {.integers = {}, .reals = {}, .name = {}, .grains = head.relabelled('k', 'k')});
+}
+
 }  // namespace
 
 Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
@@ -157,7 +163,8 @@ Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> output
   for (NodeId id = backward_from; id < graph.size(); ++id) {
     if (!live[id] || &graph.op(id) != &ops::softmax_stats_gradient) continue;
     const NodeId head = graph.inputs(id)[0].node;
-    if (head >= backward_from || &graph.op(head) != &ops::softmax_stats) continue;
+    const Op& op = graph.op(head);
+    if (head >= backward_from || (&op != &ops::softmax_stats && &op != &ops::softmax_stats_part)) continue;
     if (const auto found = readers_of(graph, live, id)) {
       readers.emplace(id, *found);
       heads.insert(head);
@@ -171,8 +178,10 @@ Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> output
     if (id == backward_from) backward = static_cast<NodeId>(copier.to().size());
     if (done.contains(id) || (!live[id] && id >= backward_from)) continue;
     if (heads.contains(id)) {
-      copier.copy(id,
-                  Attributes{.integers = {graph.attributes(id).integers[0], rows}, .reals = {}, .name = {}});
+      Attributes fewer_rows = graph.attributes(id);
+      fewer_rows.integers.resize(std::max<std::size_t>(2, fewer_rows.integers.size()));
+      fewer_rows.integers[1] = rows;
+      copier.copy(id, std::move(fewer_rows));
       continue;
     }
     const auto found = readers.find(id);
@@ -190,16 +199,19 @@ Rewritten recompute_logits(const Graph& graph, std::span<const OutputRef> output
       const std::int64_t last = std::min(n, first + rows);
       const auto part = [&](OutputRef old) { return slice(copier.handle(old), 0, first, last); };
       const Value x_part = slice(x, 0, first, last);
-      const Value d = copier.to().record(
-          ops::softmax_stats_gradient,
-          {linear(x_part, w), part(inputs[1]), part(inputs[2]), part(inputs[3]), part(inputs[4])},
-          graph.attributes(id));
-      if (found->second.dx != kNone) dx.push_back(matmul(d, w));
+      const Value d = copier.to().record(ops::softmax_stats_gradient,
+                                         {logits_of(x_part, w, graph.attributes(inputs[0].node)),
+                                          part(inputs[1]), part(inputs[2]), part(inputs[3]), part(inputs[4])},
+                                         graph.attributes(id));
+      if (found->second.dx != kNone) {
+        const LabelGrains* grains = graph.attributes(found->second.dx).grains_of('k');
+        dx.push_back(grains == nullptr ? matmul(d, w) : matmul(d, w, *grains));
+      }
       if (found->second.dw != kNone)
         copier.to().accumulate(graph.attributes(found->second.dw).name, matmul(d, x_part, true, false));
     }
     if (found->second.dx != kNone) {
-      copier.move({found->second.dx, 0}, concat(dx, 0));
+      copier.move({found->second.dx, 0}, concat(dx, dx[0].shape().rank() - 2));
       done.insert(found->second.dx);
     }
     if (found->second.dw != kNone) done.insert(found->second.dw);

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "value/grains.h"
 #include "value/shape.h"
 #include "value/value.h"
 
@@ -19,6 +20,20 @@ struct Attributes {
   std::vector<std::int64_t> integers;
   std::vector<double> reals;
   std::string name;
+  /// Tensor grains of the dims that the op, or a derivative of it, sums over; none: each is one grain.
+  std::vector<LabelGrains> grains = {};
+
+  /// The grains of a dim; null: one grain.
+  const LabelGrains* grains_of(char label) const {
+    for (const LabelGrains& g : grains)
+      if (g.label == label) return &g;
+    return nullptr;
+  }
+  /// The same for dim `from` as grains of dim `to` of another op: empty, or one entry.
+  std::vector<LabelGrains> relabelled(char from, char to) const {
+    const LabelGrains* g = grains_of(from);
+    return g == nullptr ? std::vector<LabelGrains>() : std::vector<LabelGrains>{g->as(to)};
+  }
 
   friend bool operator==(const Attributes&, const Attributes&) = default;
 };
@@ -95,6 +110,8 @@ struct Op {
   bool leaf = false;
   /// A leaf whose numbers lie in the graph.
   bool holds_numbers = false;
+  /// A cotangent of its result, or of its operand, is a sum in pieces: it may have one more first dim.
+  bool takes_pieces = false;
   /// The input (else -1) whose buffer the output may overwrite when this is the last reader.
   int in_place = -1;
 };
@@ -120,6 +137,11 @@ struct Vjp {
   /// Sets the gradient of input `i`: same shape and dtype as the input.
   void set(std::size_t i, Value gradient) { gradients[i] = gradient; }
 };
+
+/// `shape` with a first dim of pieces where `grains` are a part; `shape` itself where they are all, or null.
+Shape with_pieces(const LabelGrains* grains, const Shape& shape);
+/// The same for the spec of a result. Throws ShapeError where the bounds are not those of `extent` elements.
+Spec summed(const Spec& spec, const LabelGrains* grains, std::int64_t extent);
 
 /// "add(f32[2, 3], f32[4])": for error messages.
 std::string describe(const Op& op, std::span<const Spec> inputs);

@@ -197,11 +197,24 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       hooks_.load(workspace, program, action.micro_batch);
       laps.lap(times.data);
       record(TraceEvent::Kind::load, action.micro_batch, begin);
+      // What collectives take inside a phase counts as communicating.
+      double before = workspace.collective_seconds();
+      const auto set_apart = [&](double& phase) {
+        const double now = workspace.collective_seconds();
+        times.communicate += now - before;
+        phase -= now - before;
+        before = now;
+      };
       workspace.run(program, Phase::forward, action.block);
       laps.lap(times.forward);
-      if (&action == last_run_) return run_last_backward(action, workspace, times);
-      workspace.run(program, Phase::backward, action.block);
-      return laps.lap(times.backward);
+      set_apart(times.forward);
+      if (&action == last_run_) {
+        run_last_backward(action, workspace, times);
+      } else {
+        workspace.run(program, Phase::backward, action.block);
+        laps.lap(times.backward);
+      }
+      return set_apart(times.backward);
     }
     case Action::Kind::combine:
       for_parts(workspace.team(), store_.gradient_bytes(), [&](std::int64_t first, std::int64_t bytes) {

@@ -29,18 +29,23 @@ WorkspacePlan plan_workspace(std::span<const Program* const> programs, const Par
   return plan;
 }
 
-Workspace::Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team)
+Workspace::Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team,
+                     Collectives* collectives)
     : programs_(std::move(programs)),
       store_(store),
       team_(team),
       plan_(plan_workspace(programs_, store, team.threads)),
       arena_(static_cast<std::size_t>(plan_.slot + plan_.scratch + plan_.registers)),
       states_(static_cast<std::size_t>(team.threads)),
+      collectives_(collectives),
       measured_(programs_.size(), 0) {
   std::size_t inputs = 0, outputs = 0;
   for (const Program* program : programs_) {
     bases_.thread_stride = std::max(bases_.thread_stride, aligned_bytes(program->plan.thread));
     for (const Instruction& instruction : program->instructions) {
+      if (collectives == nullptr && instruction.kernel != nullptr && instruction.kernel->is_collective())
+        throw UsageError(program->scopes[instruction.scope] + ": " + std::string(instruction.op->name) +
+                         " meets other ranks; give the workspace Collectives");
       inputs = std::max<std::size_t>(inputs, instruction.inputs);
       outputs = std::max<std::size_t>(outputs, instruction.outputs);
     }
@@ -73,7 +78,7 @@ void Workspace::run(const Program& program, Phase phase, int gradient_block, cpu
   // Kernels only read this space.
   bases_.space[at(Space::constants)] = const_cast<std::byte*>(program.constants.data());
   cpu::execute(program, phase, bases_, team_, states_, (measured & bit) != 0 ? nullptr : &extents_, trace_,
-               companion);
+               companion, collectives_);
   measured |= bit;
 }
 

@@ -28,8 +28,10 @@ WorkspacePlan plan_workspace(std::span<const Program* const> programs, const Par
 /// The programs and the store must outlive it.
 class Workspace {
  public:
-  /// Takes all memory it will ever use. `store` has been allocated if the programs read it.
-  Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team);
+  /// Takes all memory it will ever use. `store` has been allocated if the programs read it. `collectives`
+  /// carries those of the programs; throws UsageError where there are some and nothing to carry them.
+  Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team,
+            Collectives* collectives = nullptr);
 
   /// Replays one phase; sinks write to the store's gradient block `gradient_block`. What `companion` does
   /// goes on beside it.
@@ -63,6 +65,9 @@ class Workspace {
   /// Fills the whole arena, registers excepted, with a byte: results must not change.
   void poison(std::byte pattern);
 
+  /// Seconds that collectives have taken in runs so far.
+  double collective_seconds() const { return collectives_ == nullptr ? 0 : collectives_->seconds(); }
+
   const WorkspacePlan& plan() const { return plan_; }
   /// Bytes taken from the system, constants excluded.
   std::int64_t allocated_bytes() const { return static_cast<std::int64_t>(arena_.bytes()); }
@@ -85,6 +90,7 @@ class Workspace {
   cpu::Bases bases_;
   cpu::Extents extents_;
   std::vector<cpu::ThreadState> states_;
+  Collectives* collectives_ = nullptr;
   Trace* trace_ = nullptr;
   std::vector<std::uint8_t> measured_;  ///< by program: a bit for each phase that has run
 };

@@ -37,7 +37,7 @@ RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOpti
 }
 
 FinalRecord final_record(const std::string& program, const TrainingFlags& flags, const Training& training,
-                         const Trainer& trainer, const RunLog& log, const RunOptions& options,
+                         Trainer& trainer, const RunLog& log, const RunOptions& options,
                          double flops_per_step, parallel::Communicator& world) {
   std::vector<double> seconds(log.seconds.begin() + (log.seconds.size() > 1 ? 1 : 0), log.seconds.end());
   std::vector<double> rates;
@@ -54,8 +54,11 @@ FinalRecord final_record(const std::string& program, const TrainingFlags& flags,
   record.loss = log.losses.back();
   record.tokens_per_second = quartiles(rates);
   // Before the report's own collectives.
-  record.communication_calls = world.traffic().calls;
-  record.communication_bytes = world.traffic().sent;
+  record.tensor_ranks = training.tensor_ranks();
+  record.tensor_grains = training.tensor_grains;
+  record.layout = training.layout;
+  record.communication_calls = trainer.traffic().calls;
+  record.communication_bytes = trainer.traffic().sent;
   record.phase_seconds = gather_phases(world, log.phases);
   record.plan_bytes = plan_bytes(training, world.rank());
   record.used_bytes = trainer.used_bytes();
@@ -64,7 +67,7 @@ FinalRecord final_record(const std::string& program, const TrainingFlags& flags,
   record.gflops = flops_per_step / quartiles(seconds).median * 1e-9;
   record.work_per_thread = trainer.work_per_thread();
   record.nodes = training.programs[0]->nodes;
-  record.parameters = training.store.parameter_elements();
+  record.parameters = serial_elements(training);
   record.seed = static_cast<std::uint64_t>(flags.seed);
   record.hash = trainer.hash();
   return record;

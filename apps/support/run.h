@@ -36,7 +36,7 @@ RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOpti
 /// The final record's part that does not depend on the program. Rates leave out the first step where there
 /// are others: it touches memory for the first time. Collective.
 FinalRecord final_record(const std::string& program, const TrainingFlags& flags, const Training& training,
-                         const Trainer& trainer, const RunLog& log, const RunOptions& options,
+                         Trainer& trainer, const RunLog& log, const RunOptions& options,
                          double flops_per_step, parallel::Communicator& world);
 
 }  // namespace graingrad::apps

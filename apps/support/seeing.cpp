@@ -17,7 +17,7 @@ constexpr std::size_t kPolls = 16384;
 
 // The most events on a lane during one step of `rank`, but for polls beyond kPolls.
 std::size_t events_of_step(const Training& training, int rank) {
-  const StepPlan plan = parallel::plan_step(training.shape, rank).step;
+  const StepPlan plan = parallel::plan_step(training.shape, training.data_rank(rank)).step;
   std::size_t events = 2 * plan.joint.size() + events_of_replay(*training.update);
   for (const Action& action : plan.workers[0]) {
     events += 2;

@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "apps/support/parts.h"
 #include "apps/support/weight_hash.h"
+#include "nn/init.h"
 #include "nn/optimizer.h"
 #include "value/compile.h"
 #include "value/ops/fused.h"
@@ -21,20 +23,10 @@ std::int64_t aligned_bytes(std::int64_t bytes) {
   return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
 }
 
-std::vector<const Program*> all_programs(const Training& training) {
-  std::vector<const Program*> programs = training.programs;
-  programs.push_back(training.update);
-  return programs;
-}
-
 // Smaller buckets start earlier, larger ones cost fewer messages.
 constexpr std::int64_t kBucketBytes = 256 << 10;
 
 }  // namespace
-
-std::string mebibytes(std::int64_t bytes) {
-  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
-}
 
 parallel::ReductionSpec reduction_spec(const Training& training) {
   parallel::ReductionSpec spec;
@@ -71,8 +63,16 @@ void TrainingFlags::declare(Cli& cli) {
 
 const Backend& TrainingFlags::backend() const { return cpu_backend(isa_from(isa)); }
 
+std::int64_t serial_elements(const Training& training) {
+  if (training.parts.empty()) return training.store.parameter_elements();
+  std::int64_t elements = 0;
+  for (const parallel::ParameterPart& part : training.parts) elements += part.serial.spec().shape.size();
+  return elements;
+}
+
 void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
   parallel::StepShape& shape = training.shape;
+  training.mesh = mesh;
   shape.ranks = mesh.extent(parallel::Axis::data);
   shape.summation.grains =
       flags.grains > 0 ? flags.grains
@@ -89,102 +89,39 @@ void overlap_exchange(Training& training) {
     training.buckets = gradient_buckets(*training.programs[0], training.store, kBucketBytes);
 }
 
-PlanBytes plan_bytes(const Training& training, int rank) {
-  const parallel::RankPlan plan = parallel::plan_step(training.shape, rank);
-  const std::vector<const Program*> programs = all_programs(training);
-  const WorkspacePlan workspace = plan_workspace(programs, training.store, training.team.threads);
-  PlanBytes bytes;
-  bytes.parameters = aligned_bytes(training.store.parameter_bytes());
-  bytes.gradients = plan.step.gradient_blocks * aligned_bytes(training.store.gradient_bytes());
-  bytes.state = aligned_bytes(training.store.state_bytes());
-  // The constants lie in the Programs, once; everything else once a worker.
-  bytes.activations =
-      training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
-  bytes.communication =
-      aligned_bytes(parallel::communication_bytes(reduction_spec(training), training.shape.ranks, rank));
-  bytes.peak = bytes.parameters + bytes.gradients + bytes.state + bytes.activations + bytes.communication;
-  return bytes;
-}
-
-std::pair<int, PlanBytes> fullest_rank(const Training& training) {
-  std::pair<int, PlanBytes> fullest{0, plan_bytes(training, 0)};
-  for (int rank = 1; rank < training.shape.ranks; ++rank)
-    if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak)
-      fullest = {rank, bytes};
-  return fullest;
-}
-
-namespace {
-
-// The fewest grains that these ranks may have, 2 at least, and the bytes that they would save on the fullest
-// rank.
-struct FewerGrains {
-  std::int64_t grains = 0, saved = 0;
-};
-FewerGrains fewer_grains(const Training& training, const PlanBytes& plan) {
-  Training less = training;
-  less.shape.summation.grains = std::max<std::int64_t>(training.shape.ranks, 2);
-  if (less.shape.summation.grains >= training.shape.summation.grains) return {};
-  return {less.shape.summation.grains, plan.peak - fullest_rank(less).second.peak};
-}
-
-}  // namespace
-
-std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan) {
-  const std::int64_t block = aligned_bytes(training.store.gradient_bytes());
-  std::vector<std::string> lines;
-  const auto row = [&](std::string_view name, std::int64_t bytes, std::string_view note) {
-    lines.push_back(fmt::format("  {:<14} {:>16} {:>16}  {}", name, bytes, mebibytes(bytes), note));
-  };
-  lines.push_back(fmt::format("  {:<14} {:>16} {:>16}", "memory", "bytes", ""));
-  row("parameters", plan.parameters, "");
-  row("gradients", plan.gradients,
-      fmt::format("{} block(s) for {} grains", plan.gradients / std::max<std::int64_t>(block, 1),
-                  training.shape.summation.grains));
-  row("state", plan.state, "");
-  row("activations", plan.activations, fmt::format("{} worker(s), scratch included", training.shape.workers));
-  row("communication", plan.communication, parallel::name_of(training.reduce));
-  row("peak", plan.peak, "");
-  if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
-    lines.push_back(fmt::format("  --grains {} would save {}", less.grains, mebibytes(less.saved)));
-  return lines;
-}
-
-std::string memory_need(const PlanBytes& plan, int ranks) {
-  return fmt::format(
-      "{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
-      "communication {})",
-      ranks, mebibytes(plan.peak * ranks), mebibytes(plan.parameters), mebibytes(plan.gradients),
-      mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication));
-}
-
-std::string memory_advice(const Training& training, const PlanBytes& plan) {
-  std::string advice = "use a smaller --micro-batch, --sequence or model";
-  if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
-    advice =
-        fmt::format("--grains {} would save {} a rank, or ", less.grains, mebibytes(less.saved)) + advice;
-  return advice;
-}
-
-void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
-  if (plan.peak * ranks_here <= available) return;
-  throw LayoutError(fmt::format("{}, the machine has {} left; {}", memory_need(plan, ranks_here),
-                                mebibytes(available), memory_advice(training, plan)));
-}
-
-Trainer::Trainer(const Training& training, parallel::Communicator& communicator, Load load)
+Trainer::Trainer(const Training& training, parallel::Communicator& world, Load load)
     : training_(training),
-      communicator_(communicator),
-      plan_(parallel::plan_step(training.shape, communicator.rank())) {
+      world_(world),
+      plan_(parallel::plan_step(training.shape, training.data_rank(world.rank()))) {
+  using parallel::Axis;
+  const parallel::Mesh& mesh = training_.mesh;
+  const auto group = [&](Axis axis) {
+    return world.split(mesh.color(world.rank(), axis), mesh.coordinates(world.rank())[axis],
+                       std::string("ranks along ") + std::string(parallel::name_of(axis)));
+  };
+  if (training_.tensor_ranks() > 1) {
+    data_ = group(Axis::data);
+    tensor_ = group(Axis::tensor);
+    collectives_ = std::make_unique<parallel::GroupCollectives>(*tensor_);
+  }
   ParameterStore& store = training_.store;
   store.allocate(plan_.step.gradient_blocks);
   std::vector<Workspace*> workspaces;
   for (int worker = 0; worker < training.shape.workers; ++worker) {
-    workspaces_.push_back(std::make_unique<Workspace>(all_programs(training), store, training.team));
+    workspaces_.push_back(
+        std::make_unique<Workspace>(all_programs(training), store, training.team, collectives_.get()));
     workspaces.push_back(workspaces_.back().get());
   }
-  if (training.clip > 0) norm_.emplace(store);
-  reduction_ = parallel::make_reduction(reduction_spec(training), communicator);
+  if (training.clip > 0 && training.parts.empty()) norm_.emplace(store);
+  if (training.clip > 0 && !training.parts.empty()) {
+    norm_.emplace(store,
+                  parallel::norm_parts(training.parts, training.tensor_ranks(), training.tensor_grains),
+                  training.parts.front().rank);
+    std::int64_t all = 0;
+    for (const std::int64_t count : norm_->counts()) all += count;
+    norm_parts_.resize(static_cast<std::size_t>(all));
+  }
+  reduction_ = parallel::make_reduction(reduction_spec(training), data());
   work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
   for (const int block : plan_.blocks) pieces_.push_back(store.gradients(block));
   const auto load_now = [this, load = std::move(load)](Workspace& workspace, const Program& program,
@@ -216,7 +153,7 @@ PhaseSeconds Trainer::step() {
 
 void Trainer::set_trace(Trace* trace) {
   step_->set_trace(trace);
-  trace_ = communicator_.size() > 1 ? trace : nullptr;
+  trace_ = data().size() > 1 ? trace : nullptr;
   released_at_.resize(reduction_->buckets().size());
   if (trace_ != nullptr && !training_.buckets.empty())
     reduction_->on_reduced([this] { mark_reduced(); });
@@ -270,6 +207,13 @@ void Trainer::mark_reduced() {
   }
 }
 
+double Trainer::norm() {
+  if (tensor_ == nullptr) return (*norm_)(0, training_.team);
+  tensor_->all_gather(norm_->partial(0, training_.team), std::span(norm_parts_), norm_->counts(),
+                      "norm of the gradient");
+  return norm_->total(norm_parts_);
+}
+
 void Trainer::decide() {
   const ParameterStore& store = training_.store;
   const Slice loss = store.gradient("loss");
@@ -278,7 +222,7 @@ void Trainer::decide() {
   });
   if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
   if (norm_) {
-    grad_norm_ = (*norm_)(0, training_.team);
+    grad_norm_ = norm();
     // The epsilon that the field's clipping has; a norm of zero stays zero.
     set_register(nn::kGradientScale, std::min(1.0, training_.clip / (*grad_norm_ + 1e-6)));
   }
@@ -303,14 +247,29 @@ std::vector<std::int64_t> Trainer::work_per_thread() const {
   return work;
 }
 
-std::string Trainer::hash() const {
-  std::vector<NamedBytes> parameters;
-  for (const ParameterDescription& p : training_.store.parameters()) {
-    const Slice slice = training_.store.parameter(p.name);
-    parameters.push_back(
-        {p.name, {training_.store.values() + slice.offset, static_cast<std::size_t>(slice.spec.bytes())}});
+void Trainer::initialize(std::uint64_t seed) {
+  if (tensor_ == nullptr) return nn::initialize(training_.store, seed);
+  initialize_parts(training_.store, training_.parts, seed);
+}
+
+parallel::Traffic Trainer::traffic() const {
+  parallel::Traffic traffic = world_.traffic();
+  for (const auto* group : {data_.get(), tensor_.get()})
+    if (group != nullptr) traffic += group->traffic();
+  return traffic;
+}
+
+std::string Trainer::hash() {
+  WeightHash hash;
+  std::vector<std::byte> serial;
+  const ParameterStore& store = training_.store;
+  for (const std::size_t i : store.name_order()) {
+    const Slice slice = store.parameter(store.parameters()[i].name);
+    const std::span<const std::byte> own(store.values() + slice.offset,
+                                         static_cast<std::size_t>(slice.spec.bytes()));
+    hash.add(tensor_ == nullptr ? own : gather_parameter(training_.parts[i], own, serial, *tensor_));
   }
-  return weight_hash(std::move(parameters));
+  return tensor_ == nullptr || tensor_->rank() == 0 ? hash.text() : "";
 }
 
 void print_split(const Output& out, const PhaseSpreads& phases) {

@@ -12,7 +12,9 @@
 #include "apps/support/phases.h"
 #include "apps/support/placement.h"
 #include "apps/support/records.h"
+#include "parallel/collectives.h"
 #include "parallel/mesh.h"
+#include "parallel/placement.h"
 #include "parallel/reduction.h"
 #include "parallel/step_plan.h"
 #include "value/global_norm.h"
@@ -56,7 +58,20 @@ struct Training {
   std::vector<GradientBucket> buckets = {};
   /// Threads inside each worker's kernels.
   cpu::Team team = {};
+  parallel::Mesh mesh = parallel::Mesh();
+  /// Which part of each parameter this rank holds, in the store's order; empty: all are whole. The programs
+  /// are this tensor rank's.
+  std::vector<parallel::ParameterPart> parts = {};
+  std::int64_t tensor_grains = 1;
+  std::string layout = "data";
+
+  int tensor_ranks() const { return mesh.extent(parallel::Axis::tensor); }
+  /// Where a rank of the job stands along the data axis.
+  int data_rank(int rank) const { return mesh.coordinates(rank)[parallel::Axis::data]; }
 };
+
+/// Elements of all parameters of the model, whatever this rank holds of them.
+std::int64_t serial_elements(const Training& training);
 
 /// Sets what the flags and the mesh decide once the shape's micro-batches are known: ranks, grains, the
 /// reduction, the schedule. Throws what check_summation throws.
@@ -66,12 +81,16 @@ void configure(Training& training, const TrainingFlags& flags, const parallel::M
 /// micro-batch runs program 0. Other reductions, and one rank, stay as they are.
 void overlap_exchange(Training& training);
 
+/// The micro-batches' programs and the update.
+std::vector<const Program*> all_programs(const Training& training);
+
 /// What the reduction of a step is about.
 parallel::ReductionSpec reduction_spec(const Training& training);
 
-/// The bytes that rank `rank` will use: a pure function of the training, nothing is allocated.
+/// The bytes that rank `rank` of the job, which runs these programs, will use: a pure function of the
+/// training, nothing is allocated.
 PlanBytes plan_bytes(const Training& training, int rank);
-/// The rank that needs most, and its bytes.
+/// The rank that needs most of those that run these programs (with this tensor coordinate), and its bytes.
 std::pair<int, PlanBytes> fullest_rank(const Training& training);
 /// The plan as a table, with what smaller --grains would save; one line an entry.
 std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan);
@@ -90,9 +109,10 @@ class Trainer {
   /// Fills a program's inputs for one micro-batch of the global batch of step `step` (0 is the first).
   using Load = std::function<void(Workspace&, const Program&, std::int64_t step, std::int64_t micro_batch)>;
 
-  /// Takes all memory of the run. The store must declare the sum "loss" and, to clip, the register
-  /// nn::kGradientScale, which stays 1 where nothing is clipped.
-  Trainer(const Training& training, parallel::Communicator& communicator, Load load);
+  /// Takes all memory of the run. `world` has the mesh's ranks; collective where tensors are cut. The store
+  /// must declare the sum "loss" and, to clip, the register nn::kGradientScale, which stays 1 where nothing
+  /// is clipped.
+  Trainer(const Training& training, parallel::Communicator& world, Load load);
 
   /// Sets a register in every workspace.
   void set_register(std::string_view name, double number);
@@ -111,8 +131,13 @@ class Trainer {
   std::int64_t used_bytes() const;
   /// Tiles run by each thread of this rank.
   std::vector<std::int64_t> work_per_thread() const;
-  /// XXH3-128 over the parameters.
-  std::string hash() const;
+  /// Writes every parameter's first value (nn/init.h), of which each rank computes its part.
+  void initialize(std::uint64_t seed);
+  /// What this rank moved between ranks so far, the world's own calls included.
+  parallel::Traffic traffic() const;
+  /// XXH3-128 over the serial parameters. Collective where tensors are cut: each first rank of a tensor axis
+  /// has it, others "".
+  std::string hash();
 
  private:
   ExchangeTimes reduce();
@@ -121,8 +146,14 @@ class Trainer {
   void release();
   void mark_reduced();
 
+  parallel::Communicator& data() const { return data_ ? *data_ : world_; }
+  double norm();
+
   Training training_;
-  parallel::Communicator& communicator_;
+  parallel::Communicator& world_;
+  /// Groups of the mesh's axes; null where the world is the data axis.
+  std::unique_ptr<parallel::Communicator> data_, tensor_;
+  std::unique_ptr<parallel::GroupCollectives> collectives_;
   parallel::RankPlan plan_;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
   std::unique_ptr<parallel::Reduction> reduction_;
@@ -130,6 +161,7 @@ class Trainer {
   std::vector<void*> pieces_;
   std::optional<Step> step_;
   std::optional<GlobalNorm> norm_;
+  std::vector<double> norm_parts_;  ///< of all tensor ranks
   std::optional<double> grad_norm_;
   double loss_sum_ = 0;
   std::int64_t steps_ = 0;

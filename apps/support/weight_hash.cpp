@@ -17,14 +17,27 @@ std::string weight_hash(std::vector<NamedBytes> parameters) {
   for (std::size_t i = 1; i < parameters.size(); ++i)
     if (parameters[i].name == parameters[i - 1].name)
       throw UsageError(fmt::format("parameter {} is given twice; hash each name once", parameters[i].name));
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                              XXH3_freeState);
-  if (state == nullptr) throw std::bad_alloc();
-  XXH3_128bits_reset(state.get());
-  for (const NamedBytes& parameter : parameters)
-    if (!parameter.bytes.empty())
-      XXH3_128bits_update(state.get(), parameter.bytes.data(), parameter.bytes.size());
-  const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
+  WeightHash hash;
+  for (const NamedBytes& parameter : parameters) hash.add(parameter.bytes);
+  return hash.text();
+}
+
+struct WeightHash::State {
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> xxh{XXH3_createState(), XXH3_freeState};
+};
+
+WeightHash::WeightHash() : state_(std::make_unique<State>()) {
+  if (state_->xxh == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state_->xxh.get());
+}
+WeightHash::~WeightHash() = default;
+
+void WeightHash::add(std::span<const std::byte> parameter) {
+  if (!parameter.empty()) XXH3_128bits_update(state_->xxh.get(), parameter.data(), parameter.size());
+}
+
+std::string WeightHash::text() const {
+  const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh.get());
   return fmt::format("xxh3:{:016x}{:016x}", hash.high64, hash.low64);
 }
 

@@ -22,11 +22,15 @@ std::int64_t lookup_tiles(const Call& call, int) { return lookup_rows(call).coun
 void lookup_tile(const Call& call, int, std::int64_t i, void*) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
     const std::int64_t v = call.input_specs[0].shape[0];
+    const auto& part = call.attributes->integers;
+    const std::int64_t first = part.empty() ? 0 : part[0], serial = part.empty() ? v : part[1];
     const RowTiles rows = lookup_rows(call);
     rows.visit(i, [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
-      const std::int64_t id = call.in<std::int32_t>(1)[row];
+      const std::int64_t serial_id = call.in<std::int32_t>(1)[row], id = serial_id - first;
       T* out = call.out<T>() + row * rows.length + begin;
-      if (id < 0 || id >= v) {
+      if (serial_id >= 0 && serial_id < serial && (id < 0 || id >= v)) {
+        std::fill_n(out, end - begin, T(-0.0));  // in another part; changes no number that it is added to
+      } else if (id < 0 || id >= v) {
         std::fill_n(out, end - begin, std::numeric_limits<T>::quiet_NaN());
       } else {
         std::copy_n(call.in<T>(0) + id * rows.length + begin, end - begin, out);
@@ -48,10 +52,12 @@ void add_rows_tile(const Call& call, std::int64_t i) {
     const std::int64_t begin = i * kColumns, columns = std::min(kColumns, c - begin);
     const std::int64_t n = call.input_specs[0].shape.size();
     const std::int32_t* ids = call.in<std::int32_t>(0);
+    const std::int64_t first_id = call.attributes->integers[1];
     for (std::int64_t row = 0; row < n; ++row) {
-      if (ids[row] < 0 || ids[row] >= v) continue;
+      const std::int64_t id = ids[row] - first_id;
+      if (id < 0 || id >= v) continue;
       const T* from = call.in<T>(1) + row * c + begin;
-      T* to = call.out<T>() + ids[row] * c + begin;
+      T* to = call.out<T>() + id * c + begin;
       for (std::int64_t j = 0; j < columns; ++j) to[j] += from[j];
     }
   });

@@ -93,18 +93,19 @@ struct Run {
   const Bases& bases;
   Trace* trace;
   Companion* companion;
+  Collectives* collectives;
   int threads;
   bool even;                 // a thread's tiles are one run: static, and no chunk asked for
   bool alone;                // one thread: nothing to wait for
-  std::exception_ptr error;  // of the companion, which is then left alone
+  std::exception_ptr error;  // of the companion or a collective: neither is asked again
 };
 
-// Keeps the companion's exceptions: none may leave a parallel region.
+// Keeps exceptions: none may leave a parallel region.
 template <class F>
 void guarded(Run& run, F&& f) {
   if (run.error) return;
   try {
-    f(*run.companion);
+    f();
   } catch (...) {
     run.error = std::current_exception();
   }
@@ -157,7 +158,7 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
   // tiles [begin, end).
   const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t count, auto&& tiles) {
     const auto poll = [&] {
-      if (polls) lane.around(kind, instruction, [&] { guarded(run, [](Companion& c) { c.poll(); }); });
+      if (polls) lane.around(kind, instruction, [&] { guarded(run, [&] { run.companion->poll(); }); });
     };
     // A thread's own tiles, as one run, but for looks at the companion.
     const auto own = [&](std::int64_t begin, std::int64_t end) {
@@ -188,6 +189,12 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
     if (instruction.kernel == nullptr) {
       share(TraceEvent::Kind::node, i, 1,
             [&](std::int64_t, std::int64_t) { run_block(run.program, instruction, run.bases); });
+    } else if (instruction.kernel->is_collective()) {
+      const Call call = resolve(run.program, instruction, run.bases, state);
+      const std::string& scope = run.program.scopes[instruction.scope];
+      share(TraceEvent::Kind::node, i, 1, [&](std::int64_t, std::int64_t) {
+        guarded(run, [&] { run.collectives->run(*instruction.op, call, scope); });
+      });
     } else {
       const Call call = resolve(run.program, instruction, run.bases, state);
       const Kernel& kernel = *instruction.kernel;
@@ -204,7 +211,7 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
         for (; begin < end; ++begin) run.companion->tile(i, begin);
       });
     if (polls)
-      lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [i](Companion& c) { c.finished(i); }); });
+      lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [&] { run.companion->finished(i); }); });
   }
 }
 
@@ -222,16 +229,23 @@ std::string_view name_of(Schedule schedule) {
 }
 
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
-             std::span<ThreadState> states, Extents* extents, Trace* trace, Companion* companion) {
+             std::span<ThreadState> states, Extents* extents, Trace* trace, Companion* companion,
+             Collectives* collectives) {
   const bool forward = phase == Phase::forward;
   const std::size_t first = forward ? 0 : program.backward_from,
                     last = forward ? program.backward_from : program.instructions.size();
   if (extents != nullptr)
     for (std::size_t i = first; i < last; ++i)
       measure(program, program.instructions[i], bases, states[0], *extents);
-  Run run{program,           bases,        trace,
-          companion,         team.threads, team.schedule == Schedule::fixed && team.chunk == 0,
-          team.threads == 1, nullptr};
+  Run run{program,
+          bases,
+          trace,
+          companion,
+          collectives,
+          team.threads,
+          team.schedule == Schedule::fixed && team.chunk == 0,
+          team.threads == 1,
+          nullptr};
   if (run.alone) {
     run_thread(run, first, last, 0, states[0]);
   } else {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "value/collectives.h"
 #include "value/memory.h"
 #include "value/program.h"
 #include "value/trace.h"
@@ -66,10 +67,11 @@ class Companion {
 
 /// Runs a phase of `program`. `states` holds one entry a thread, with room for the largest call. Where
 /// `extents` is not null it is raised to what this run touches; where `trace` is not null, thread t writes
-/// its lane t. An exception of the companion's is thrown when the phase is over. Allocates nothing itself.
+/// its lane t. Collectives go to `collectives`; one must be given where the phase has any. An exception of
+/// the companion's, or of a collective, is thrown when the phase is over. Allocates nothing itself.
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
              std::span<ThreadState> states, Extents* extents, Trace* trace = nullptr,
-             Companion* companion = nullptr);
+             Companion* companion = nullptr, Collectives* collectives = nullptr);
 
 /// Calls `tile(i)` for i in [0, tiles) on the team's threads, static schedule.
 void for_tiles(const Team& team, std::int64_t tiles, const std::function<void(std::int64_t)>& tile);

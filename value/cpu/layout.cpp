@@ -9,6 +9,7 @@
 #include "value/cpu/lanes.h"
 #include "value/cpu/rows.h"
 #include "value/cpu/transpose.h"
+#include "value/ops/collective.h"
 #include "value/ops/leaf.h"
 
 namespace graingrad::cpu {
@@ -182,6 +183,7 @@ void add_layout(Backend& backend) {
   backend.add(ops::element, {.tile = element_tile, .tiles = flat_tiles});
   backend.add(ops::slice, {.tile = slice_tile, .tiles = slice_tiles});
   backend.add(ops::slice_view, {.tile = slice_tile, .tiles = slice_tiles});
+  backend.add(ops::shard, {.tile = slice_tile, .tiles = slice_tiles});
   backend.add(ops::concat, {.tile = concat_tile, .tiles = joined_tiles});
   backend.add(ops::pad, {.tile = pad_tile, .tiles = joined_tiles});
   backend.add(ops::broadcast_to, {.tile = broadcast_tile, .tiles = broadcast_tiles});

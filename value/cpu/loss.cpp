@@ -4,9 +4,10 @@
 
 #include <limits>
 
-#include "value/cpu/gemm.h"
+#include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/math.h"
+#include "value/cpu/product.h"
 #include "value/cpu/rows.h"
 
 namespace graingrad::cpu {
@@ -49,18 +50,56 @@ MaxAndSum<T> max_and_sum(const T* x, std::int64_t n) {
   return {max, sum};
 }
 
-// Two stages for each chunk of rows: its product, then a look at its rows. They are the same whether the
-// logits are kept in output 2 or dropped with the chunk.
+// Rows are looked at with this many grains at most on the stack.
+constexpr std::int64_t kMostGrains = 256;
+
+// The tree's sum of of(g) over the grains [first, last).
+template <class T, class F>
+T tree_sum_of(std::int64_t first, std::int64_t last, const F& of) {
+  if (last - first == 1) return of(first);
+  const std::int64_t m = middle(first, last);
+  const T left = tree_sum_of<T>(first, m, of);
+  return left + tree_sum_of<T>(m, last, of);
+}
+
+// The statistics of a whole row from those of its grains: M = the largest maximum, and the tree's sum of
+// sum * exp(max - M). A grain without columns has a maximum of -infinity and a sum of 0, which adds nothing.
 template <class T>
+MaxAndSum<T> merge(std::int64_t grains, const MaxAndSum<T>* parts) {
+  if (grains == 1) return parts[0];
+  constexpr T kLowest = -std::numeric_limits<T>::infinity();
+  T max = kLowest;
+  for (std::int64_t g = 0; g < grains; ++g) max = larger<Scalar<T>>(max, parts[g].max);
+  if (max == kLowest) return {max, 0};
+  return {max,
+          tree_sum_of<T>(0, grains, [&](std::int64_t g) { return parts[g].sum * exp(parts[g].max - max); })};
+}
+
+// Where this call's columns lie in the serial vocabulary.
+struct Columns {
+  explicit Columns(const Attributes& attributes, std::int64_t own)
+      : first(attributes.integers.size() > 2 ? attributes.integers[2] : 0),
+        serial(attributes.integers.size() > 3 ? attributes.integers[3] : own) {}
+  std::int64_t first, serial;  // the first serial column, and how many there are
+};
+
+// Two stages for each chunk of rows: its product, then a look at its rows. They are the same whether the
+// logits are kept or dropped with the chunk. With all columns a row gives lse and the target's logit; with a
+// part of them the maximum and the sum of each of its grains, and the target's logit if it is here.
+template <class T, bool kPart>
 class Stats {
  public:
+  static constexpr std::size_t kLogits = kPart ? 1 : 2;  // the output that keeps them
+
   explicit Stats(const Call& call)
       : call_(call),
         rows_(call.input_specs[0].shape[0]),
         k_(call.input_specs[0].shape[1]),
         v_(call.input_specs[1].shape[0]),
-        kept_(call.outputs.size() > 2 && call.outputs[2] != nullptr),
-        chunk_(std::clamp<std::int64_t>(rows_, 1, chunk_of(*call.attributes))) {}
+        kept_(call.outputs.size() > kLogits && call.outputs[kLogits] != nullptr),
+        chunk_(std::clamp<std::int64_t>(rows_, 1, chunk_of(*call.attributes))),
+        columns_(*call.attributes, v_),
+        grains_(call, 'v', v_) {}
 
   int stages() const { return static_cast<int>(2 * ((rows_ + chunk_ - 1) / chunk_)); }
   std::int64_t tiles(int stage) const {
@@ -84,7 +123,8 @@ class Stats {
 
  private:
   static std::int64_t chunk_of(const Attributes& attributes) {
-    return attributes.integers.size() > 1 ? attributes.integers[1] : kChunk;
+    const bool given = attributes.integers.size() > 1 && attributes.integers[1] > 0;
+    return given ? attributes.integers[1] : kChunk;
   }
   RowTiles rows_of(std::int64_t chunk) const {
     return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), v_};
@@ -100,18 +140,34 @@ class Stats {
     g.n = g.ldc = v_;
     g.k = g.lda = g.ldb = k_;
     g.transpose_b = true;
+    set_grains(g, call_.attributes->grains_of('k'));
     return g;
   }
   T* logits(std::int64_t chunk) const {
-    return kept_ ? call_.out<T>(2) + chunk * chunk_ * v_ : static_cast<T*>(call_.shared);
+    return kept_ ? call_.out<T>(kLogits) + chunk * chunk_ * v_ : static_cast<T*>(call_.shared);
+  }
+  MaxAndSum<T> of_grain(std::int64_t grain, const T* x) const {
+    return max_and_sum(x + grains_.begin(grain), grains_.end(grain) - grains_.begin(grain));
   }
   void statistics(std::int64_t row, const T* x) const {
-    const MaxAndSum<T> s = max_and_sum(x, v_);
-    const T lse = s.max + log(s.sum);
     const std::int64_t target = call_.in<std::int32_t>(2)[row];
-    call_.out<T>(0)[row] = lse;
-    if (call_.outputs[1] != nullptr) {
-      call_.out<T>(1)[row] = ignored(target, v_, call_.attributes->integers[0]) ? lse : x[target];
+    const bool is_ignored = ignored(target, columns_.serial, call_.attributes->integers[0]);
+    if constexpr (kPart) {
+      T* to = call_.out<T>(0) + row;
+      for (std::int64_t g = grains_.first(); g < grains_.last(); ++g, to += 2 * rows_) {
+        const MaxAndSum<T> s = of_grain(g, x);
+        to[0] = s.max;
+        to[rows_] = s.sum;
+      }
+      const std::int64_t at = target - columns_.first;
+      *to = !is_ignored && at >= 0 && at < v_ ? x[at] : T(-0.0);
+    } else {
+      MaxAndSum<T> parts[kMostGrains];
+      for (std::int64_t g = 0; g < grains_.total(); ++g) parts[g] = of_grain(g, x);
+      const MaxAndSum<T> s = merge(grains_.total(), parts);
+      const T lse = s.max + log(s.sum);
+      call_.out<T>(0)[row] = lse;
+      if (call_.outputs[1] != nullptr) call_.out<T>(1)[row] = is_ignored ? lse : x[target];
     }
   }
 
@@ -119,26 +175,64 @@ class Stats {
   std::int64_t rows_, k_, v_;
   bool kept_;
   std::int64_t chunk_;
+  Columns columns_;
+  GrainRun grains_;
 };
 
-template <class F>
-auto with_stats(const Call& call, F&& f) {
-  return visit_floating(call.output_specs[0].dtype, [&]<class T>(T) { return f(Stats<T>(call)); });
+template <bool kPart>
+struct StatsKernel {
+  template <class F>
+  static auto with(const Call& call, F&& f) {
+    return visit_floating(call.output_specs[0].dtype, [&]<class T>(T) { return f(Stats<T, kPart>(call)); });
+  }
+  static int stages(const Call& call) {
+    return with(call, [](const auto& s) { return s.stages(); });
+  }
+  static std::int64_t tiles(const Call& call, int stage) {
+    return with(call, [&](const auto& s) { return s.tiles(stage); });
+  }
+  static void run(const Call& call, int stage, std::int64_t first, std::int64_t last, void* scratch) {
+    with(call, [&](const auto& s) { s.run(stage, first, last, scratch); });
+  }
+  static std::size_t shared(const Call& call) {
+    return with(call, [](const auto& s) { return s.shared_bytes(); });
+  }
+  static std::size_t thread(const Call& call) {
+    return with(call, [](const auto& s) { return s.thread_bytes(); });
+  }
+  static constexpr Kernel table() {
+    return {.run = run, .tiles = tiles, .stages = stages, .shared_bytes = shared, .thread_bytes = thread};
+  }
+};
+
+// Rows [i * kMergeRows, ...) of all ranks' parts, in rank order: rank r's are those of its run of grains.
+constexpr std::int64_t kMergeRows = 256;
+
+std::int64_t merge_tiles(const Call& call, int) {
+  return (call.output_specs[0].shape[0] + kMergeRows - 1) / kMergeRows;
 }
-int stats_stages(const Call& call) {
-  return with_stats(call, [](const auto& s) { return s.stages(); });
-}
-std::int64_t stats_tiles(const Call& call, int stage) {
-  return with_stats(call, [&](const auto& s) { return s.tiles(stage); });
-}
-void stats_run(const Call& call, int stage, std::int64_t first, std::int64_t last, void* scratch) {
-  with_stats(call, [&](const auto& s) { s.run(stage, first, last, scratch); });
-}
-std::size_t stats_shared(const Call& call) {
-  return with_stats(call, [](const auto& s) { return s.shared_bytes(); });
-}
-std::size_t stats_thread(const Call& call) {
-  return with_stats(call, [](const auto& s) { return s.thread_bytes(); });
+
+void merge_tile(const Call& call, int, std::int64_t i, void*) {
+  visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
+    const auto& n = call.attributes->integers;  // ignore_index, serial v, grains, ranks
+    const std::int64_t rows = call.output_specs[0].shape[0];
+    const std::int64_t last = std::min(rows, (i + 1) * kMergeRows);
+    for (std::int64_t row = i * kMergeRows; row < last; ++row) {
+      const T* from = call.in<T>(0) + row;
+      MaxAndSum<T> parts[kMostGrains];
+      T target_logit = T(-0.0);
+      for (std::int64_t rank = 0, g = 0; rank < n[3]; ++rank) {
+        for (; g < run_of(n[2], n[3], rank).last; ++g, from += 2 * rows) parts[g] = {from[0], from[rows]};
+        target_logit += *from;  // -0 on all ranks but the one that has it
+        from += rows;
+      }
+      const MaxAndSum<T> s = merge(n[2], parts);
+      const T lse = s.max + log(s.sum);
+      call.out<T>(0)[row] = lse;
+      if (call.outputs[1] != nullptr)
+        call.out<T>(1)[row] = ignored(call.in<std::int32_t>(4)[row], n[1], n[0]) ? lse : target_logit;
+    }
+  });
 }
 
 RowTiles gradient_rows(const Call& call) {
@@ -151,9 +245,10 @@ std::int64_t gradient_tiles(const Call& call, int) { return gradient_rows(call).
 void gradient_tile(const Call& call, int, std::int64_t i, void*) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
     const RowTiles rows = gradient_rows(call);
+    const Columns columns(*call.attributes, rows.length);
     rows.visit(i, [&](std::int64_t row, std::int64_t begin, std::int64_t end) {
-      const std::int64_t target = call.in<std::int32_t>(2)[row];
-      const bool is_ignored = ignored(target, rows.length, call.attributes->integers[0]);
+      const std::int64_t id = call.in<std::int32_t>(2)[row], target = id - columns.first;
+      const bool is_ignored = ignored(id, columns.serial, call.attributes->integers[0]);
       const T lse = call.in<T>(1)[row], d_target = call.in<T>(4)[row];
       const T scale = is_ignored ? call.in<T>(3)[row] + d_target : call.in<T>(3)[row];
       const auto gradient = [&](const Lanes<T>& x) { return Lanes<T>(exp<T>(Lanes<T>(x - lse)) * scale); };
@@ -181,11 +276,9 @@ void count_tile(const Call& call, int, std::int64_t, void*) {
 }  // namespace
 
 void add_loss(Backend& backend) {
-  backend.add(ops::softmax_stats, {.run = stats_run,
-                                   .tiles = stats_tiles,
-                                   .stages = stats_stages,
-                                   .shared_bytes = stats_shared,
-                                   .thread_bytes = stats_thread});
+  backend.add(ops::softmax_stats, StatsKernel<false>::table());
+  backend.add(ops::softmax_stats_part, StatsKernel<true>::table());
+  backend.add(ops::softmax_stats_merge, {.tile = merge_tile, .tiles = merge_tiles});
   backend.add(ops::softmax_stats_gradient, {.tile = gradient_tile, .tiles = gradient_tiles});
   backend.add(ops::count_targets, {.tile = count_tile});
 }

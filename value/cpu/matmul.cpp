@@ -33,6 +33,7 @@ struct Linear {
     g.m = x[0];
     g.k = g.lda = g.ldb = x[1];
     g.n = g.ldc = w[0];
+    set_grains(g, call.attributes->grains_of('k'));
     return g;
   }
 };

@@ -1,6 +1,7 @@
 // Sums and maxima over [outer, extent, inner]: a run of last dims in 16 lanes, any other index by index.
 #include "value/ops/reduce.h"
 
+#include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/lanes.h"
 #include "value/cpu/rows.h"
@@ -21,6 +22,8 @@ struct Extents {
   // index.
   std::int64_t blocks() const { return (inner + kColumns - 1) / kColumns; }
   RowTiles units() const { return {outer * blocks(), extent * std::min(inner, kColumns)}; }
+
+  GrainRun grains(const Call& call) const { return {call, 'e', extent}; }
 
   std::int64_t outer, extent, inner;
 };
@@ -55,34 +58,57 @@ struct Max {
   }
 };
 
+// Columns by index inside a grain; `levels` has kColumns elements for each level of the tree. The sum of no
+// elements is what the reduction starts with, and of a part of the grains the piece that changes no number.
 template <class R, class T>
-void reduce_columns(const T* x, T* out, std::int64_t extent, std::int64_t stride, std::int64_t columns) {
-  T acc[kColumns];
-  std::fill_n(acc, columns, R::template start<T>());
-  for (std::int64_t e = 0; e < extent; ++e, x += stride) {
-    for (std::int64_t j = 0; j < columns; ++j) acc[j] = R::combine(acc[j], x[j]);
-  }
-  std::copy_n(acc, columns, out);
+void reduce_columns(const T* x, T* out, const GrainRun& grains, const Piece& piece, std::int64_t stride,
+                    std::int64_t columns, T* levels) {
+  const auto reduce_grain = [&](std::int64_t grain, int level) {
+    T* const acc = levels + level * kColumns;
+    std::fill_n(acc, columns, R::template start<T>());
+    for (std::int64_t e = grains.begin(grain); e < grains.end(grain); ++e)
+      for (std::int64_t j = 0; j < columns; ++j) acc[j] = R::combine(acc[j], x[e * stride + j]);
+  };
+  const auto add = [&](int level) {
+    T* const to = levels + level * kColumns;
+    for (std::int64_t j = 0; j < columns; ++j) to[j] = R::combine(to[j], to[kColumns + j]);
+  };
+  if (!grains.walk(piece, reduce_grain, add))
+    std::fill_n(levels, columns, grains.is_part() ? T(-0.0) : R::template start<T>());
+  std::copy_n(levels, columns, out);
 }
 
 template <class R>
-void tile(const Call& call, int, std::int64_t i, void*) {
+void tile(const Call& call, int, std::int64_t i, void* scratch) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
     const Extents e(call);
+    const GrainRun grains = e.grains(call);
     const T* x = call.in<T>(0);
     T* out = call.out<T>();
-    e.units().visit_whole(i, [&](std::int64_t first, std::int64_t last) {
-      if (e.inner == 1) {
-        for (std::int64_t row = first; row < last; ++row) out[row] = R::row(x + row * e.extent, e.extent);
-        return;
-      }
-      for (std::int64_t unit = first; unit < last; ++unit) {
-        const std::int64_t outer = unit / e.blocks(), column = unit % e.blocks() * kColumns;
-        reduce_columns<R>(x + outer * e.extent * e.inner + column, out + outer * e.inner + column, e.extent,
-                          e.inner, std::min(kColumns, e.inner - column));
-      }
+    grains.for_pieces([&](const Piece& piece) {
+      e.units().visit_whole(i, [&](std::int64_t first, std::int64_t last) {
+        if (e.inner == 1) {
+          for (std::int64_t row = first; row < last; ++row)
+            out[row] = grains.sum(
+                piece, grains.is_part() ? T(-0.0) : R::template row<T>(x, 0),
+                [&](std::int64_t b, std::int64_t end) { return R::row(x + row * e.extent + b, end - b); });
+          return;
+        }
+        for (std::int64_t unit = first; unit < last; ++unit) {
+          const std::int64_t outer = unit / e.blocks(), column = unit % e.blocks() * kColumns;
+          reduce_columns<R>(x + outer * e.extent * e.inner + column, out + outer * e.inner + column, grains,
+                            piece, e.inner, std::min(kColumns, e.inner - column), static_cast<T*>(scratch));
+        }
+      });
+      out += e.outer * e.inner;
     });
   });
+}
+
+std::size_t thread_bytes(const Call& call) {
+  const Extents e(call);
+  const int levels = e.grains(call).levels();
+  return e.inner == 1 ? 0 : static_cast<std::size_t>(levels * kColumns) * size_of(call.output_specs[0].dtype);
 }
 
 std::int64_t tiles(const Call& call, int) { return Extents(call).units().whole_row_count(); }
@@ -90,8 +116,8 @@ std::int64_t tiles(const Call& call, int) { return Extents(call).units().whole_r
 }  // namespace
 
 void add_reduce(Backend& backend) {
-  backend.add(ops::sum, {.tile = tile<Sum>, .tiles = tiles});
-  backend.add(ops::max, {.tile = tile<Max>, .tiles = tiles});
+  backend.add(ops::sum, {.tile = tile<Sum>, .tiles = tiles, .thread_bytes = thread_bytes});
+  backend.add(ops::max, {.tile = tile<Max>, .tiles = tiles, .thread_bytes = thread_bytes});
 }
 
 }  // namespace graingrad::cpu

@@ -28,7 +28,9 @@ Cost cost_of_one(const OpCall& call) {
 }
 
 // The gradient of a broadcast operand is summed back to its shape.
-void set_to(Vjp& v, std::size_t i, Value gradient) { v.set(i, sum_to(gradient, v.input(i).shape())); }
+void set_to(Vjp& v, std::size_t i, Value gradient) {
+  v.set(i, sum_to(gradient, v.input(i).shape(), v.attributes.grains));
+}
 
 void vjp_negate(Vjp& v) { v.set(0, -v.cotangent()); }
 void vjp_exp(Vjp& v) { v.set(0, v.cotangent() * v.output()); }

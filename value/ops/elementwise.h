@@ -28,7 +28,9 @@ Value pow(Value base, Value exponent);
 Value pow(Value base, double exponent);
 
 namespace ops {
-// The scalar function of each is named by Op::elementwise. Unary: one operand; binary: two.
+// attributes.grains of binary ops: '0', '1', ..., dims of the result along which an operand is broadcast,
+// over which its cotangent is a sum. The scalar function of each is named by Op::elementwise. Unary: one
+// operand; binary: two.
 extern const Op negate, exp, log, tanh, relu, step, sqrt, square, gelu_tanh, gelu_erf, add, subtract,
     multiply, divide, power;
 /// x, cotangent of gelu(x) -> cotangent of x: one pass over both.

@@ -13,14 +13,16 @@ std::vector<Spec> infer_embedding(const OpCall& call) {
   if (ids.dtype != DType::i32) throw ShapeError("ids must be i32");
   std::vector<std::int64_t> dims(ids.shape.dims().begin(), ids.shape.dims().end());
   dims.push_back(table.shape[1]);
+  if (!call.attributes.integers.empty()) dims.insert(dims.begin(), 1);
   return {{table.dtype, Shape(dims)}};
 }
 
 void vjp_embedding(Vjp& v) {
   if (!v.needs(0)) return;
   const std::int64_t n = v.input(1).shape().size(), c = v.input(0).shape()[1];
+  const std::int64_t first = v.attributes.integers.empty() ? 0 : v.attributes.integers[0];
   v.set(0, v.graph.record(ops::embedding_gradient, {reshape(v.input(1), {n}), reshape(v.cotangent(), {n, c})},
-                          {.integers = {v.input(0).shape()[0]}, .reals = {}, .name = {}}));
+                          {.integers = {v.input(0).shape()[0], first}, .reals = {}, .name = {}}));
 }
 
 std::vector<Spec> infer_gradient(const OpCall& call) {
@@ -32,6 +34,8 @@ std::vector<Spec> infer_gradient(const OpCall& call) {
 }
 
 void vjp_gradient(Vjp& v) {
+  if (v.attributes.integers[1] != 0)
+    throw GraphError("embedding: a part of a table has no second derivative");
   if (v.needs(1)) v.set(1, embedding(v.cotangent(), v.input(0)));
 }
 

@@ -19,7 +19,8 @@ Extents extents_of(const OpCall& call) {
 
 std::vector<Spec> infer_fused(const OpCall& call) {
   const Extents e = extents_of(call);
-  const Spec out{call.inputs[0].dtype, {e.m, e.n}};
+  const Spec out = summed({call.inputs[0].dtype, {e.m, e.n}}, call.attributes.grains_of('k'), e.k);
+  if (out.shape.rank() != 2) throw ShapeError("pieces of a sum cannot go through steps");
   for (const Spec& operand : call.inputs.subspan(2)) {
     const bool row = operand.shape == Shape{e.n} || operand.shape == Shape{1, e.n};
     if (operand.dtype != out.dtype || (operand != out && !row))

@@ -16,6 +16,9 @@ std::vector<Spec> infer_stats(const OpCall& call) {
   if (targets.dtype != DType::i32 || targets.shape != Shape{x.shape[0]})
     throw ShapeError("targets must be i32 [n]");
   const Spec row{x.dtype, {x.shape[0]}};
+  if (summed(row, call.attributes.grains_of('k'), x.shape[1]) != row ||
+      summed(row, call.attributes.grains_of('v'), w.shape[0]) != row)
+    throw ShapeError("needs all grains; a part of the vocabulary is softmax_stats_part's");
   return {row, row, {x.dtype, {x.shape[0], w.shape[0]}}};
 }
 
@@ -25,17 +28,46 @@ Cost cost_stats(const OpCall& call) {
   return {2.0 * rows * v * static_cast<double>(call.inputs[0].shape[1]), 3.0 * rows * v};
 }
 
-void vjp_stats(Vjp& v) {
-  if (v.cotangents[2])
-    throw GraphError("softmax_stats: its logits have no derivative; record linear for that");
-  const Value x = v.input(0), w = v.input(1);
+// Cotangents of x and w, which are inputs `first` and `first` + 1 and lie before the targets.
+void set_gradients(Vjp& v, Value logits, std::size_t first, Attributes attributes) {
+  const Value x = v.input(first), w = v.input(first + 1), targets = v.input(first + 2);
   const auto zeros = [&] { return v.output(0) * 0.0; };
   const Value d_lse = v.cotangents[0] ? *v.cotangents[0] : zeros();
   const Value d_target = v.cotangents[1] ? *v.cotangents[1] : zeros();
   const Value d_logits = v.graph.record(
-      ops::softmax_stats_gradient, {v.output(2), v.output(0), v.input(2), d_lse, d_target}, v.attributes);
-  if (v.needs(0)) v.set(0, matmul(d_logits, w));
-  if (v.needs(1)) v.set(1, matmul(d_logits, x, true, false));
+      ops::softmax_stats_gradient, {logits, v.output(0), targets, d_lse, d_target}, std::move(attributes));
+  const LabelGrains* grains = v.attributes.grains_of('v');
+  if (v.needs(first)) v.set(first, grains == nullptr ? matmul(d_logits, w) : matmul(d_logits, w, *grains));
+  if (v.needs(first + 1)) v.set(first + 1, matmul(d_logits, x, true, false));
+}
+
+void vjp_stats(Vjp& v) {
+  if (v.cotangents[2])
+    throw GraphError("softmax_stats: its logits have no derivative; record linear for that");
+  set_gradients(v, v.output(2), 0, v.attributes);
+}
+
+std::vector<Spec> infer_part(const OpCall& call) {
+  const std::vector<Spec> all =
+      infer_stats({call.inputs, {.integers = call.attributes.integers, .reals = {}, .name = {}}});
+  const LabelGrains* grains = call.attributes.grains_of('v');
+  if (grains == nullptr) throw ShapeError("a part of the vocabulary has grains");
+  summed(all[0], grains, call.inputs[1].shape[0]);
+  return {{all[0].dtype, {2 * grains->count() + 1, all[0].shape[0]}}, all[2]};
+}
+
+std::vector<Spec> infer_merge(const OpCall& call) {
+  const Spec &parts = call.inputs[0], &targets = call.inputs[4];
+  const auto& n = call.attributes.integers;
+  const std::int64_t rows = targets.shape.size();
+  if (parts.shape != Shape{2 * n[2] + n[3], rows}) throw ShapeError("statistics of all parts are needed");
+  const Spec row{parts.dtype, {rows}};
+  return {row, row};
+}
+
+void vjp_merge(Vjp& v) {
+  const auto& n = v.attributes.integers;
+  set_gradients(v, v.input(1), 2, {.integers = {n[0], 0, n[4], n[1]}, .reals = {}, .name = {}});
 }
 
 std::vector<Spec> infer_gradient(const OpCall& call) { return {call.inputs[0]}; }
@@ -64,6 +96,13 @@ constinit const Op softmax_stats{.name = "softmax_stats",
                                  .vjp = vjp_stats,
                                  .cost = cost_stats,
                                  .optional_outputs = 1u << 2};
+constinit const Op softmax_stats_part{.name = "softmax_stats_part",
+                                      .arity = 3,
+                                      .infer = infer_part,
+                                      .cost = cost_stats,
+                                      .optional_outputs = 1u << 1};
+constinit const Op softmax_stats_merge{
+    .name = "softmax_stats_merge", .arity = 5, .infer = infer_merge, .vjp = vjp_merge};
 constinit const Op softmax_stats_gradient{.name = "softmax_stats_gradient",
                                           .arity = 5,
                                           .infer = infer_gradient,

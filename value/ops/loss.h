@@ -28,10 +28,22 @@ Value count_targets(Value targets, std::int64_t v, std::int64_t ignore_index, DT
 namespace ops {
 /// x, w, targets -> lse [n], target_logit [n], logits [n, v] (optional output). attributes.integers:
 /// ignore_index, and the most rows whose logits lie in memory where output 2 is not kept (else 256; changes
-/// no bit).
+/// no bit); grains: k, the contraction, and v, the vocabulary: each grain has a maximum and a sum of its own,
+/// which run over blocks of 32 columns counted from its first, and lse is made of them by the tree.
 extern const Op softmax_stats;
+/// x, w, targets -> statistics [2 g + 1, n], logits [n, v] (optional output), where w is a part of the
+/// vocabulary with g grains: each grain's maximum and sum, then the target's logit, -0 where another part has
+/// it. attributes.integers: ignore_index, rows as above (0: 256), the first column of the part, the serial
+/// vocabulary; grains as above. Its gradient is softmax_stats_merge's.
+extern const Op softmax_stats_part;
+/// The statistics of all parts one after another [2 grains + ranks, n], the own part's logits, x, w, targets
+/// -> lse [n], target_logit [n]: bit for bit those of softmax_stats with all grains. Its cotangents of x
+/// (pieces of a sum) and w are those of the own part. attributes.integers: ignore_index, serial vocabulary,
+/// grains, ranks, the first column of the own part; grains: v, the own part's.
+extern const Op softmax_stats_merge;
 /// logits [n, v], lse [n], targets [n], cotangents of lse [n] and of target_logit [n] -> cotangent of the
-/// logits. attributes.integers: ignore_index.
+/// logits. attributes.integers: ignore_index, and of a part of the vocabulary a number that is not read, the
+/// first column, the serial vocabulary.
 extern const Op softmax_stats_gradient;
 /// targets [n] -> scalar. attributes.integers: v, ignore_index, dtype.
 extern const Op count_targets;

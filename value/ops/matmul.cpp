@@ -36,7 +36,8 @@ std::vector<Spec> infer_matmul(const OpCall& call) {
   std::vector<std::int64_t> dims(a.shape.dims().begin(), a.shape.dims().end());
   dims[dims.size() - 2] = e.m;
   dims[dims.size() - 1] = e.n;
-  return {{a.dtype, Shape(dims)}};
+  const LabelGrains* grains = call.attributes.grains_of('k');
+  return {summed({a.dtype, Shape(dims)}, grains, e.k)};
 }
 
 Cost cost_matmul(const OpCall& call) {
@@ -46,12 +47,16 @@ Cost cost_matmul(const OpCall& call) {
           0};
 }
 
-Value product(Value a, Value b, bool ta, bool tb) {
-  return a.graph().record(ops::matmul, {a, b}, {.integers = {ta, tb}, .reals = {}, .name = {}});
+Value product(Value a, Value b, bool ta, bool tb, std::vector<LabelGrains> grains = {}) {
+  return a.graph().record(ops::matmul, {a, b},
+                          {.integers = {ta, tb}, .reals = {}, .name = {}, .grains = std::move(grains)});
 }
 
-// With C = op(A) op(B): dA = dC op(B)^T and dB = op(A)^T dC, transposed where the operand is.
+// With C = op(A) op(B): dA = dC op(B)^T and dB = op(A)^T dC, transposed where the operand is. A second
+// derivative is no part of training: its sums are one grain.
 void vjp_matmul(Vjp& v) {
+  if (const LabelGrains* k = v.attributes.grains_of('k'); k != nullptr && k->is_part())
+    throw GraphError("matmul: pieces of a sum have no derivative");
   const bool ta = v.attributes.integers[0] != 0, tb = v.attributes.integers[1] != 0;
   const Value a = v.input(0), b = v.input(1), c = v.cotangent();
   if (v.needs(0)) v.set(0, ta ? product(b, c, tb, true) : product(c, b, false, !tb));
@@ -66,7 +71,7 @@ std::vector<Spec> infer_linear(const OpCall& call) {
   if (x.shape[1] != w.shape[1])
     throw ShapeError("x has " + std::to_string(x.shape[1]) + " inputs, w takes " +
                      std::to_string(w.shape[1]));
-  return {{x.dtype, {x.shape[0], w.shape[0]}}};
+  return {summed({x.dtype, {x.shape[0], w.shape[0]}}, call.attributes.grains_of('k'), x.shape[1])};
 }
 
 Cost cost_linear(const OpCall& call) {
@@ -75,7 +80,9 @@ Cost cost_linear(const OpCall& call) {
 }
 
 void vjp_linear(Vjp& v) {
-  if (v.needs(0)) v.set(0, product(v.cotangent(), v.input(1), false, false));
+  // Over the outputs there are grains; over the rows there is one chain, so that it can go on in a sink.
+  if (v.needs(0))
+    v.set(0, product(v.cotangent(), v.input(1), false, false, v.attributes.relabelled('o', 'k')));
   if (v.needs(1)) v.set(1, product(v.cotangent(), v.input(0), true, false));
 }
 
@@ -114,6 +121,10 @@ constinit const Op linear{.name = "linear",
                           .vjp = vjp_linear,
                           .cost = cost_linear};
 }  // namespace ops
+
+Value matmul(Value a, Value b, const LabelGrains& contraction) {
+  return product(a, b, false, false, {contraction.as('k')});
+}
 
 Value matmul(Value a, Value b, bool transpose_a, bool transpose_b) {
   if (b.shape().rank() == 2 && a.shape().rank() > 2 && !transpose_a)

@@ -9,13 +9,19 @@ namespace graingrad {
 /// leading (batch) dims are equal; or b is a matrix and a, not transposed, has any leading dims.
 Value matmul(Value a, Value b, bool transpose_a = false, bool transpose_b = false);
 
+/// a b for matrices whose contracted dim has these grains; pieces [p, m, n] of it where they are a part.
+Value matmul(Value a, Value b, const LabelGrains& contraction);
+
 /// x w^T: x [..., in], w [out, in] -> [..., out]. The bias is an add of its own.
 Value linear(Value x, Value w);
 
 namespace ops {
-extern const Op matmul;       ///< attributes.integers: transpose_a, transpose_b
+/// attributes.integers: transpose_a, transpose_b; grains: k, the contracted dim (else one chain).
+extern const Op matmul;
 extern const Op matmul_into;  ///< the same added onto a gradient slice: each chain starts at the old value
-extern const Op linear;       ///< x [n, in], w [out, in] -> [n, out]; no attributes
+/// x [n, in], w [out, in] -> [n, out]. attributes.grains: k, the inputs; o, the outputs, over which the
+/// cotangent of x is a sum.
+extern const Op linear;
 }  // namespace ops
 
 }  // namespace graingrad

@@ -15,11 +15,14 @@ std::vector<Spec> infer_norm(const OpCall& call) {
     throw ShapeError("weight and bias must be " + width.to_string());
   if (!(call.attributes.reals[0] >= 0)) throw ShapeError("eps must not be negative");
   const Spec row{x.dtype, {x.shape[0]}};
+  const LabelGrains* width_grains = call.attributes.grains_of('c');
+  if (summed(row, width_grains, x.shape[1]) != row) throw ShapeError("no layout may cut a row");
   return {x, row, row};
 }
 
 std::vector<Spec> infer_gradient(const OpCall& call) {
-  return {call.inputs[0], call.inputs[1], call.inputs[1]};
+  const Spec sums = summed(call.inputs[1], call.attributes.grains_of('n'), call.inputs[0].shape[0]);
+  return {call.inputs[0], sums, sums};
 }
 
 Cost cost_norm(const OpCall& call) { return {0, 8.0 * static_cast<double>(call.inputs[0].shape.size())}; }
@@ -31,7 +34,8 @@ void vjp_norm(Vjp& v) {
   if (v.cotangents[1] || v.cotangents[2])
     throw GraphError("layer_norm: mean and rstd have no derivative; record mean() for that");
   const Value dx = v.graph.record(ops::layer_norm_gradient,
-                                  {v.input(0), v.input(1), v.output(1), v.output(2), *v.cotangents[0]});
+                                  {v.input(0), v.input(1), v.output(1), v.output(2), *v.cotangents[0]},
+                                  {.integers = {}, .reals = {}, .name = {}, .grains = v.attributes.grains});
   for (std::size_t i = 0; i < 3; ++i)
     if (v.needs(i)) v.set(i, v.graph.output(dx, static_cast<int>(i)));
 }

@@ -11,11 +11,13 @@ namespace graingrad {
 Value layer_norm(Value x, Value weight, Value bias, double eps = 1e-5);
 
 namespace ops {
-/// x, weight, bias -> y [n, c], mean [n], rstd [n]. attributes.reals: eps. A row's sums run in 16 lanes from
+/// x, weight, bias -> y [n, c], mean [n], rstd [n]. attributes.reals: eps; grains: c, all of them, and n, the
+/// rows that the gradients of weight and bias are sums over. Inside a grain a row's sums run in 16 lanes from
 /// its first element, then the lane tree.
 extern const Op layer_norm;
 /// x, weight, mean, rstd, cotangent of y -> cotangents of x [n, c], weight [c] and bias [c], each optional.
-/// Sums over rows: one chain inside each block of 32 rows counted from the first, then one over the blocks.
+/// attributes.grains as above. Sums over rows, inside a grain: one chain inside each block of 32 rows counted
+/// from its first, then one over the blocks.
 extern const Op layer_norm_gradient;
 }  // namespace ops
 

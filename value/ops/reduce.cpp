@@ -12,7 +12,9 @@ namespace {
 
 std::vector<Spec> infer_reduce(const OpCall& call) {
   if (!is_floating(call.inputs[0].dtype)) throw ShapeError("needs a floating dtype; cast first");
-  return {{call.inputs[0].dtype, Shape(std::span(call.attributes.integers).subspan(3))}};
+  const auto& n = call.attributes.integers;
+  return {
+      summed({call.inputs[0].dtype, Shape(std::span(n).subspan(3))}, call.attributes.grains_of('e'), n[1])};
 }
 
 std::vector<Spec> infer_max(const OpCall& call) {
@@ -37,8 +39,20 @@ Flags reduced_dims(std::string_view op, Value x, std::span<const int> dims) {
   return flags;
 }
 
+// The grains of the dims [first, last] as one dim `e`.
+std::vector<LabelGrains> grains_of_run(std::span<const LabelGrains> grains, int first, int last) {
+  for (const LabelGrains& g : grains) {
+    const int dim = g.label - '0';
+    if (dim < first || dim > last) continue;
+    if (first == last) return {g.as('e')};
+    throw ShapeError("a sum over several dims at once, one of which has grains; sum over one at a time");
+  }
+  return {};
+}
+
 // One node for each run of neighbouring reduced dims, from the last run to the first.
-Value reduce(const Op& op, Value x, const Flags& flags, bool keep_dims) {
+Value reduce(const Op& op, Value x, const Flags& flags, bool keep_dims,
+             std::span<const LabelGrains> grains = {}) {
   const Shape original = x.shape();
   std::vector<std::int64_t> dims(original.dims().begin(), original.dims().end());
   for (int last = original.rank() - 1; last >= 0; --last) {
@@ -51,7 +65,10 @@ Value reduce(const Op& op, Value x, const Flags& flags, bool keep_dims) {
       (i < first ? outer : i > last ? inner : extent) *= d;
     }
     std::fill(dims.begin() + first, dims.begin() + last + 1, 1);
-    Attributes attributes{.integers = {outer, extent, inner}, .reals = {}, .name = {}};
+    Attributes attributes{.integers = {outer, extent, inner},
+                          .reals = {},
+                          .name = {},
+                          .grains = grains_of_run(grains, first, last)};
     attributes.integers.insert(attributes.integers.end(), dims.begin(), dims.end());
     x = x.graph().record(op, {x}, std::move(attributes));
     last = first;
@@ -96,7 +113,7 @@ Value max(Value x, std::initializer_list<int> dims, bool keep_dims) {
   return reduce(ops::max, x, reduced_dims("max", x, {dims.begin(), dims.size()}), keep_dims);
 }
 
-Value sum_to(Value x, const Shape& shape) {
+Value sum_to(Value x, const Shape& shape, std::span<const LabelGrains> grains) {
   if (x.shape() == shape) return x;
   const auto stretch = [&] {
     for (int i = 1; i <= shape.rank(); ++i)
@@ -108,7 +125,14 @@ Value sum_to(Value x, const Shape& shape) {
   Flags flags{};
   for (int i = 0; i < x.shape().rank(); ++i)
     flags[static_cast<std::size_t>(i)] = i < extra || (shape[i - extra] == 1 && x.shape()[i] != 1);
-  return reshape(reduce(ops::sum, x, flags, true), shape);
+  const Value result = reduce(ops::sum, x, flags, true, grains);
+  const bool part = std::any_of(grains.begin(), grains.end(), [&](const LabelGrains& g) {
+    return g.is_part() && flags[static_cast<std::size_t>(g.label - '0')];
+  });
+  if (!part) return reshape(result, shape);
+  std::vector<std::int64_t> dims{result.shape()[0]};
+  dims.insert(dims.end(), shape.dims().begin(), shape.dims().end());
+  return reshape(result, Shape(dims));
 }
 
 }  // namespace graingrad

@@ -1,0 +1,114 @@
+// What a training run takes, before it takes anything.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "apps/support/training.h"
+
+namespace graingrad::apps {
+namespace {
+
+std::int64_t aligned_bytes(std::int64_t bytes) {
+  return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
+}
+
+}  // namespace
+
+std::vector<const Program*> all_programs(const Training& training) {
+  std::vector<const Program*> programs = training.programs;
+  programs.push_back(training.update);
+  return programs;
+}
+
+std::string mebibytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} MiB", static_cast<double>(bytes) / 0x1p20);
+}
+
+PlanBytes plan_bytes(const Training& training, int rank) {
+  const int data_rank = training.data_rank(rank);
+  const parallel::RankPlan plan = parallel::plan_step(training.shape, data_rank);
+  const std::vector<const Program*> programs = all_programs(training);
+  const WorkspacePlan workspace = plan_workspace(programs, training.store, training.team.threads);
+  PlanBytes bytes;
+  bytes.parameters = aligned_bytes(training.store.parameter_bytes());
+  bytes.gradients = plan.step.gradient_blocks * aligned_bytes(training.store.gradient_bytes());
+  bytes.state = aligned_bytes(training.store.state_bytes());
+  // The constants lie in the Programs, once; everything else once a worker.
+  bytes.activations =
+      training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
+  bytes.communication =
+      aligned_bytes(parallel::communication_bytes(reduction_spec(training), training.shape.ranks, data_rank));
+  bytes.peak = bytes.parameters + bytes.gradients + bytes.state + bytes.activations + bytes.communication;
+  return bytes;
+}
+
+std::pair<int, PlanBytes> fullest_rank(const Training& training) {
+  const int tensor = training.parts.empty() ? 0 : training.parts.front().rank;
+  std::pair<int, PlanBytes> fullest{-1, {}};
+  for (int data = 0; data < training.shape.ranks; ++data) {
+    const int rank = training.mesh.rank({{data, tensor, 0}});
+    if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak)
+      fullest = {rank, bytes};
+  }
+  return fullest;
+}
+
+namespace {
+
+// The fewest grains that these ranks may have, 2 at least, and the bytes that they would save on the fullest
+// rank.
+struct FewerGrains {
+  std::int64_t grains = 0, saved = 0;
+};
+FewerGrains fewer_grains(const Training& training, const PlanBytes& plan) {
+  Training less = training;
+  less.shape.summation.grains = std::max<std::int64_t>(training.shape.ranks, 2);
+  if (less.shape.summation.grains >= training.shape.summation.grains) return {};
+  return {less.shape.summation.grains, plan.peak - fullest_rank(less).second.peak};
+}
+
+}  // namespace
+
+std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan) {
+  const std::int64_t block = aligned_bytes(training.store.gradient_bytes());
+  std::vector<std::string> lines;
+  const auto row = [&](std::string_view name, std::int64_t bytes, std::string_view note) {
+    lines.push_back(fmt::format("  {:<14} {:>16} {:>16}  {}", name, bytes, mebibytes(bytes), note));
+  };
+  lines.push_back(fmt::format("  {:<14} {:>16} {:>16}", "memory", "bytes", ""));
+  row("parameters", plan.parameters, "");
+  row("gradients", plan.gradients,
+      fmt::format("{} block(s) for {} grains", plan.gradients / std::max<std::int64_t>(block, 1),
+                  training.shape.summation.grains));
+  row("state", plan.state, "");
+  row("activations", plan.activations, fmt::format("{} worker(s), scratch included", training.shape.workers));
+  row("communication", plan.communication, parallel::name_of(training.reduce));
+  row("peak", plan.peak, "");
+  if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
+    lines.push_back(fmt::format("  --grains {} would save {}", less.grains, mebibytes(less.saved)));
+  return lines;
+}
+
+std::string memory_need(const PlanBytes& plan, int ranks) {
+  return fmt::format(
+      "{} rank(s) need {} (each: parameters {}, gradients {}, state {}, activations {}, "
+      "communication {})",
+      ranks, mebibytes(plan.peak * ranks), mebibytes(plan.parameters), mebibytes(plan.gradients),
+      mebibytes(plan.state), mebibytes(plan.activations), mebibytes(plan.communication));
+}
+
+std::string memory_advice(const Training& training, const PlanBytes& plan) {
+  std::string advice = "use a smaller --micro-batch, --sequence or model";
+  if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
+    advice =
+        fmt::format("--grains {} would save {} a rank, or ", less.grains, mebibytes(less.saved)) + advice;
+  return advice;
+}
+
+void require_memory(const Training& training, const PlanBytes& plan, int ranks_here, std::int64_t available) {
+  if (plan.peak * ranks_here <= available) return;
+  throw LayoutError(fmt::format("{}, the machine has {} left; {}", memory_need(plan, ranks_here),
+                                mebibytes(available), memory_advice(training, plan)));
+}
+
+}  // namespace graingrad::apps

@@ -1,0 +1,113 @@
+#include "apps/tensor_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "apps/support/text.h"
+#include "parallel/collectives.h"
+
+namespace graingrad::apps {
+namespace {
+
+// Micro-batches that a rank runs in a step.
+std::int64_t runs_of(const Training& training, int rank) {
+  const parallel::RankPlan plan = parallel::plan_step(training.shape, training.data_rank(rank));
+  std::int64_t runs = 0;
+  for (const std::vector<Action>& worker : plan.step.workers)
+    runs += std::count_if(worker.begin(), worker.end(),
+                          [](const Action& a) { return a.kind == Action::Kind::run; });
+  return runs;
+}
+
+}  // namespace
+
+std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
+  const Program& program = setup.program;
+  struct Row {
+    std::int64_t count = 0;
+    parallel::Traffic traffic;
+  };
+  std::map<std::tuple<std::string, std::string, std::string>, Row> rows;
+  std::map<std::string, std::int64_t> by_op;
+  for (std::size_t i = 0; i < program.instructions.size(); ++i) {
+    const Instruction& instruction = program.instructions[i];
+    if (instruction.kernel == nullptr || !instruction.kernel->is_collective()) continue;
+    const std::span specs(program.specs.data() + instruction.first_operand,
+                          instruction.inputs + instruction.outputs);
+    const Call call{{},
+                    {},
+                    specs.first(instruction.inputs),
+                    specs.subspan(instruction.inputs),
+                    &program.attributes[instruction.attributes]};
+    Row& row = rows[{std::string(instruction.op->name), i < program.backward_from ? "forward" : "backward",
+                     specs[0].to_string() + " -> " + call.output_specs[0].to_string()}];
+    ++row.count;
+    row.traffic += parallel::traffic_of(*instruction.op, call);
+    ++by_op[std::string(instruction.op->name)];
+  }
+  const std::int64_t runs = runs_of(setup.training, rank);
+  std::vector<std::string> lines;
+  if (rows.empty()) return lines;
+  lines.push_back(fmt::format("collectives over tensor, {} micro-batch(es) a step:", runs));
+  lines.push_back(fmt::format("  {:<11} {:<9} {:<36} {:>12} {:>16}", "op", "phase", "pieces -> result",
+                              "a step", "bytes sent"));
+  for (const auto& [key, row] : rows)
+    lines.push_back(fmt::format("  {:<11} {:<9} {:<36} {:>12} {:>16}", std::get<0>(key), std::get<1>(key),
+                                std::get<2>(key), row.count * runs, row.traffic.sent * runs));
+  std::vector<std::string> counts;
+  for (const auto& [op, count] : by_op) counts.push_back(fmt::format("{} {}", count, op));
+  lines.push_back(fmt::format("  a micro-batch: {}", join(counts, ", ")));
+  return lines;
+}
+
+std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const parallel::Mesh& mesh,
+                                               int threads) {
+  // Ranks with equal extents and equally many pieces have equal plans.
+  std::map<std::string, PlanBytes> plans;
+  std::vector<std::pair<std::string, std::vector<int>>> rows;  // in order of their first rank
+  const std::vector<ParameterDescription> parameters = nn::Gpt(options.config()).parameters();
+  const parallel::Layout layout = options.table();
+  int fullest = 0;
+  std::string key_of_fullest;
+  for (int tensor = 0; tensor < mesh.extent(parallel::Axis::tensor); ++tensor) {
+    const int rank = mesh.rank({{0, tensor, 0}});
+    const std::int64_t grains =
+        options.tensor_grains > 0
+            ? options.tensor_grains
+            : parallel::fitting_tensor_grains(parameters, layout, mesh,
+                                              parallel::default_tensor_grains(options.width));
+    const Piece run = run_of(grains, mesh.extent(parallel::Axis::tensor), tensor);
+    std::string key = std::to_string(std::ssize(pieces(run.first, run.last, grains)));
+    for (const parallel::ParameterPart& part :
+         parallel::place_parameters(parameters, layout, mesh, rank, grains))
+      key += " " + part.local.spec().to_string();
+    if (!plans.contains(key)) {
+      plans[key] = fullest_rank(GptSetup(options, mesh, rank, threads).training).second;
+      rows.emplace_back(key, std::vector<int>{});
+    }
+    std::find_if(rows.begin(), rows.end(), [&](const auto& r) {
+      return r.first == key;
+    })->second.push_back(tensor);
+    if (key_of_fullest.empty() || plans[key].peak > plans[key_of_fullest].peak) {
+      fullest = rank;
+      key_of_fullest = key;
+    }
+  }
+  std::vector<std::string> lines;
+  lines.push_back(fmt::format("  {:<14} {:>13} {:>13} {:>13} {:>13} {:>13} {:>13}", "tensor ranks",
+                              "parameters", "gradients", "state", "activations", "communication", "peak"));
+  for (const auto& [key, ranks] : rows) {
+    const PlanBytes& p = plans[key];
+    std::string ranks_text;
+    for (const int rank : ranks) ranks_text += (ranks_text.empty() ? "" : ",") + std::to_string(rank);
+    lines.push_back(fmt::format("  {:<14} {:>13} {:>13} {:>13} {:>13} {:>13} {:>13}", ranks_text,
+                                p.parameters, p.gradients, p.state, p.activations, p.communication, p.peak));
+  }
+  lines.push_back(fmt::format("  fullest: rank {}, {}", fullest, mebibytes(plans[key_of_fullest].peak)));
+  return lines;
+}
+
+}  // namespace graingrad::apps

@@ -1,0 +1,17 @@
+// The plan of a mesh that cuts tensors, without ranks: what meets where, and what each rank holds.
+#pragma once
+
+#include "apps/gpt_model.h"
+
+namespace graingrad::apps {
+
+/// One line for each kind of collective of a rank's step: which op, in which phase, on what, how often, and
+/// the bytes that rank `rank` sends; then their number in one micro-batch.
+std::vector<std::string> describe_collectives(const GptSetup& setup, int rank);
+
+/// The bytes of every rank along the tensor axis, of those along data that need most, one line for ranks that
+/// need the same; the fullest is named.
+std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const parallel::Mesh& mesh,
+                                               int threads);
+
+}  // namespace graingrad::apps

@@ -1,0 +1,44 @@
+// partition: from the serial graph of a forward pass to one rank's graph. The model is recorded once, serial;
+// what a rank computes of it, and where ranks meet, follows from the parameters' placements and from the ops'
+// index signatures. Gradients come out of `gradient` as for any graph.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/placement.h"
+#include "value/graph.h"
+
+namespace graingrad::parallel {
+
+/// What `partition` makes.
+struct Partitioned {
+  std::unique_ptr<Graph> graph;
+  std::vector<Value> outputs;  ///< as asked for, whole on every rank
+  /// One line for each op that no signature describes and that therefore works on whole values that had to
+  /// be gathered.
+  std::vector<std::string> gathered;
+};
+
+/// Re-records `serial`, a graph without effects or gradients, for rank `rank` of the mesh. Parameters have
+/// the extents of `parts` (place_parameters with the same mesh, rank and grains); inputs are whole.
+///
+/// One rule for all ops with a signature: an operand that is cut along a label makes it the op's split label
+/// (the parameter's, where two compete). Operands that carry it become parts, the others are copied
+/// (copy_to); results that carry it are parts, the others are sums over it, which are all-reduced at once, or
+/// of which each rank takes its rows where the layout's `:out` rows say so. A label in brackets, and the rows
+/// of products and of embeddings, are never split: such operands are gathered first. An op without signature
+/// works on whole operands.
+///
+/// It also runs for one rank, where it cuts nothing: each dim that an op, or its gradient, sums over gets its
+/// tensor grains, which are the same in every layout. So the bits do not depend on the layout.
+///
+/// Throws UsageError for a `:out` row that is not optional and matches no sum; LayoutError naming scope and
+/// op for what cannot be cut so, UsageError for an effect in `serial`, fewer than one grain, or more than
+/// 256.
+Partitioned partition(const Graph& serial, std::span<const Value> outputs,
+                      std::span<const ParameterPart> parts, const Layout& layout, const Mesh& mesh, int rank,
+                      std::int64_t tensor_grains);
+
+}  // namespace graingrad::parallel

@@ -1,0 +1,137 @@
+// `gpt_attention --tensor`: the same bits on every mesh of data x tensor ranks after ten steps of AdamW,
+// planned memory that is used to the byte, the plan of any mesh without ranks, and layouts that do not fit.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "tests/apps/programs/launch.h"
+
+namespace graingrad::apps::test {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+
+// Dropout, clipping and accumulation; 40 sequences of data in micro-batches of 2.
+const std::string kCommon =
+    "--model gpt --layers 2 --sequence 24 --micro-batch 2 --global-batch 12 --grains 3 --steps 10 "
+    "--dropout 0.1 --clip-grad 0.5 --threads 1 ";
+const std::string kFour = kCommon + "--width 32 --heads 4 --tensor-grains 4 --vocab 127 ";
+// Runs that are no subtree, and empty grains.
+const std::string kFive = kCommon + "--width 40 --heads 5 --tensor-grains 8 --vocab 17 ";
+
+json record_of(const std::string& arguments, int ranks) {
+  const json record = final_record({.program = "gpt_attention", .arguments = arguments, .ranks = ranks});
+  EXPECT_NE(record.value("hash", ""), "") << arguments;
+  EXPECT_EQ(record.value("used_bytes", 0), record.value("/plan_bytes/peak"_json_pointer, std::int64_t{-1}))
+      << arguments;
+  return record;
+}
+
+std::string bits(const std::string& arguments, int ranks) {
+  const json record = record_of(arguments, ranks);
+  return record.value("hash", "") + " " + record.value("loss_first", json()).dump() + " " +
+         record.value("loss", json()).dump();
+}
+
+struct Meshed {
+  int data, tensor;
+};
+constexpr Meshed kMeshes[] = {{1, 2}, {1, 3}, {1, 4}, {2, 2}, {3, 2}, {3, 1}};
+
+void expect_same_bits(const std::string& arguments) {
+  const std::string serial = bits(arguments, 1);
+  for (const Meshed& mesh : kMeshes)
+    for (const char* rows : {"", " --sequence-parallel"})
+      EXPECT_EQ(bits(arguments + "--tensor " + std::to_string(mesh.tensor) + rows, mesh.data * mesh.tensor),
+                serial)
+          << arguments << mesh.data << " x " << mesh.tensor << rows;
+}
+
+TEST(Tensor, HasTheSerialBitsInF32) { expect_same_bits(kFour); }
+TEST(Tensor, HasTheSerialBitsWithEmptyGrains) { expect_same_bits(kFive); }
+TEST(Tensor, HasTheSerialBitsInF64Untied) { expect_same_bits(kFive + "--dtype f64 --untie "); }
+TEST(Tensor, HasTheSerialBitsOfOtherModels) {
+  for (const char* model :
+       {"--model attention --untie ", "--model block --optimizer sgd ", "--freeze wpe* "}) {
+    const std::string arguments = kFour + model;
+    EXPECT_EQ(bits(arguments + "--tensor 3", 3), bits(arguments, 1)) << model;
+  }
+}
+
+// What is computed where, and when, changes no bit.
+TEST(Tensor, ThreadsMemoryClassesAndFusionChangeNoBit) {
+  const std::string serial = bits(kFive, 1);
+  for (const char* flags :
+       {"--threads 2 ", "--recompute h.* ", "--logits recompute ", "--fuse off --in-place off ",
+        "--overlap off ", "--sequence-parallel --recompute h.* ",
+        "--recompute h.*.mlp --logits recompute --threads 2 "})
+    EXPECT_EQ(bits(kFive + flags + "--tensor 2", 4), serial) << flags;
+}
+
+TEST(TensorSabotage, TheNumberOfGrainsReachesTheHash) {
+  EXPECT_NE(bits(kFour, 1), bits(kCommon + "--width 32 --heads 4 --tensor-grains 1 --vocab 127 ", 1));
+}
+
+TEST(Tensor, TheRecordNamesTheMesh) {
+  const json record = record_of(kFour + "--tensor 2", 4);
+  EXPECT_EQ(record.value("/mesh/data"_json_pointer, 0), 2);
+  EXPECT_EQ(record.value("/mesh/tensor"_json_pointer, 0), 2);
+  EXPECT_EQ(record.value("tensor_grains", 0), 4);
+  EXPECT_EQ(record.value("layout", ""), "megatron");
+  EXPECT_EQ(record.value("parameters", 0), record_of(kFour, 1).value("parameters", -1));
+}
+
+// A layout from a file: other matrices whole, the same bits.
+TEST(Tensor, TakesALayoutFromAFile) {
+  const Folder folder;
+  const std::string path = folder / "half.layout";
+  std::ofstream(path) << "# the MLP alone, and lookups by width\nh.*.mlp.c_fc Shard(out) on tensor\n"
+                         "h.*.mlp.c_proj Shard(in)\nwte Shard(width)\nwpe Shard(width)\n";
+  EXPECT_EQ(bits(kFive + "--untie --tensor 3 --layout " + path, 3), bits(kFive + "--untie ", 1));
+}
+
+std::string refused(const std::string& arguments, int code) {
+  const Outcome outcome = run({.program = "gpt_attention", .arguments = arguments + " --dry-run"});
+  EXPECT_EQ(outcome.code, code) << outcome.command << outcome.err;
+  return outcome.err;
+}
+
+TEST(Tensor, RefusesWhatDoesNotFit) {
+  EXPECT_THAT(refused(kFive + "--tensor 6 --world 6", 11),
+              testing::AllOf(HasSubstr("c_attn"), HasSubstr("at most 5 tensor ranks")));
+  EXPECT_THAT(refused(kFour + "--tensor 3 --world 4", 11), HasSubstr("--tensor 3 does not divide 4"));
+  EXPECT_THAT(refused(kCommon + "--width 32 --heads 4 --tensor-grains 2 --tensor 4 --world 4", 11),
+              HasSubstr("--tensor-grains"));
+  EXPECT_THAT(refused(kFour + "--layout nothing", 2), HasSubstr("megatron"));
+  EXPECT_THAT(refused(kFour + "--layout data --sequence-parallel", 2), HasSubstr("megatron"));
+  EXPECT_THAT(refused(kFour + "--layout ./no/such/file", 10), HasSubstr("cannot be read"));
+  const Folder folder;
+  const std::string path = folder / "wrong.layout";
+  std::ofstream(path) << "h.*.atn.c_attn Shard(out)\n";
+  EXPECT_THAT(refused(kFour + "--layout " + path + " --tensor 2 --world 2", 2), HasSubstr("h.*.atn.c_attn"));
+  // The tied head would need the table whole.
+  std::ofstream(path) << "wte Shard(width)\n";
+  EXPECT_THAT(refused(kFour + "--layout " + path + " --tensor 2 --world 2", 11),
+              testing::AllOf(HasSubstr("wte.weight"), HasSubstr("cut along width")));
+}
+
+// The plan of many ranks, on one: the lecture's table, the collectives, every rank's memory.
+TEST(Tensor, PlansAnyMeshWithoutRanks) {
+  const Outcome plan = run({.program = "gpt_attention",
+                            .arguments = "--size gpt2 --micro-batch 1 --global-batch 8 --dry-run --world 24 "
+                                         "--tensor 3 --grains 8"});
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  for (const char* piece : {"f32[1024, 768]",   // 4 of 12 heads: Q, K, V of 64 each
+                            "f32[1024, 256]",   // Z of 4 heads
+                            "f32[1024, 1024]",  // a third of 3072
+                            "all_reduce", "all_gather", "fullest rank"})
+    EXPECT_THAT(plan.out, HasSubstr(piece));
+  // 2 forward and 2 backward a layer, the embedding, the head's backward.
+  EXPECT_THAT(plan.out, HasSubstr("50 all_reduce"));
+}
+
+}  // namespace
+}  // namespace graingrad::apps::test

@@ -1,0 +1,22 @@
+// What carries a Program's collectives between ranks. value/ never learns how: parallel/ implements it.
+#pragma once
+
+#include <string_view>
+
+#include "value/backend.h"
+
+namespace graingrad {
+
+/// Runs ops that have a kernel without tiles. The executor calls it on the calling thread, while the others
+/// wait.
+class Collectives {
+ public:
+  virtual ~Collectives() = default;
+  /// One call; `scope` is the node's module path, for errors. Every rank of the group makes the same calls in
+  /// the same order.
+  virtual void run(const Op& op, const Call& call, std::string_view scope) = 0;
+  /// Seconds spent in run() so far.
+  virtual double seconds() const = 0;
+};
+
+}  // namespace graingrad
