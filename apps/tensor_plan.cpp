@@ -6,7 +6,6 @@
 #include <map>
 #include <tuple>
 
-#include "apps/support/text.h"
 #include "parallel/collectives.h"
 
 namespace graingrad::apps {
@@ -57,9 +56,10 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   for (const auto& [key, row] : rows)
     lines.push_back(fmt::format("  {:<11} {:<9} {:<36} {:>12} {:>16}", std::get<0>(key), std::get<1>(key),
                                 std::get<2>(key), row.count * runs, row.traffic.sent * runs));
-  std::vector<std::string> counts;
-  for (const auto& [op, count] : by_op) counts.push_back(fmt::format("{} {}", count, op));
-  lines.push_back(fmt::format("  a micro-batch: {}", join(counts, ", ")));
+  std::string counts;
+  for (const auto& [op, count] : by_op)
+    counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, op);
+  lines.push_back("  a micro-batch: " + counts);
   return lines;
 }
 
@@ -101,10 +101,10 @@ std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const 
                               "parameters", "gradients", "state", "activations", "communication", "peak"));
   for (const auto& [key, ranks] : rows) {
     const PlanBytes& p = plans[key];
-    std::string ranks_text;
-    for (const int rank : ranks) ranks_text += (ranks_text.empty() ? "" : ",") + std::to_string(rank);
-    lines.push_back(fmt::format("  {:<14} {:>13} {:>13} {:>13} {:>13} {:>13} {:>13}", ranks_text,
-                                p.parameters, p.gradients, p.state, p.activations, p.communication, p.peak));
+    std::string names;
+    for (const int r : ranks) names += (names.empty() ? "" : ",") + std::to_string(r);
+    lines.push_back(fmt::format("  {:<14} {:>13} {:>13} {:>13} {:>13} {:>13} {:>13}", names, p.parameters,
+                                p.gradients, p.state, p.activations, p.communication, p.peak));
   }
   lines.push_back(fmt::format("  fullest: rank {}, {}", fullest, mebibytes(plans[key_of_fullest].peak)));
   return lines;

@@ -67,42 +67,4 @@ struct LabelGrains {
 /// One grain that is the whole dim.
 inline LabelGrains one_grain(char label, std::int64_t extent) { return {label, {0, extent}, 0, 1}; }
 
-/// Walks the tree below `node` from left to right. leaf(grain, level) makes a grain's result in buffer
-/// `level`, add(level) adds buffer level + 1 onto buffer `level`; the sum ends up in buffer `level`. Calls
-/// nothing for what has no elements, and returns whether there was anything. Uses tree_levels(node) buffers.
-template <class Leaf, class Add>
-bool walk_grains(const LabelGrains& grains, const Piece& node, const Leaf& leaf, const Add& add,
-                 int level = 0) {
-  if (node.last - node.first == 1) {
-    if (grains.begin(node.first) == grains.end(node.first)) return false;
-    leaf(node.first, level);
-    return true;
-  }
-  const std::int64_t m = middle(node.first, node.last);
-  const bool left = walk_grains(grains, {node.first, m}, leaf, add, level);
-  const bool right = walk_grains(grains, {m, node.last}, leaf, add, level + (left ? 1 : 0));
-  if (left && right) add(level);
-  return left || right;
-}
-
-/// The most buffers that walk_grains uses: one more than the tree is deep.
-constexpr int tree_levels(const Piece& node) {
-  int levels = 1;
-  for (std::int64_t grains = 1; grains < node.last - node.first; grains *= 2) ++levels;
-  return levels;
-}
-
-/// The sum of of(begin, end), a number of any type with +, over the grains of `piece`; `none` where it has no
-/// elements.
-template <class T, class F>
-T sum_grains(const LabelGrains& grains, const Piece& piece, const T& none, const F& of) {
-  constexpr int kMostLevels = 48;
-  T sums[kMostLevels];
-  const bool any = walk_grains(
-      grains, piece,
-      [&](std::int64_t grain, int level) { sums[level] = of(grains.begin(grain), grains.end(grain)); },
-      [&](int level) { sums[level] = sums[level] + sums[level + 1]; });
-  return any ? sums[0] : none;
-}
-
 }  // namespace graingrad

@@ -66,8 +66,10 @@ struct Training {
   std::string layout = "data";
 
   int tensor_ranks() const { return mesh.extent(parallel::Axis::tensor); }
-  /// Where a rank of the job stands along the data axis.
-  int data_rank(int rank) const { return mesh.coordinates(rank)[parallel::Axis::data]; }
+  /// Where a rank of the job stands along the data axis: where no tensor is cut, all ranks are along it.
+  int data_rank(int rank) const {
+    return tensor_ranks() == 1 ? rank : mesh.coordinates(rank)[parallel::Axis::data];
+  }
 };
 
 /// Elements of all parameters of the model, whatever this rank holds of them.

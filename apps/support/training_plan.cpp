@@ -46,7 +46,7 @@ std::pair<int, PlanBytes> fullest_rank(const Training& training) {
   const int tensor = training.parts.empty() ? 0 : training.parts.front().rank;
   std::pair<int, PlanBytes> fullest{-1, {}};
   for (int data = 0; data < training.shape.ranks; ++data) {
-    const int rank = training.mesh.rank({{data, tensor, 0}});
+    const int rank = training.tensor_ranks() == 1 ? data : training.mesh.rank({{data, tensor, 0}});
     if (const PlanBytes bytes = plan_bytes(training, rank); bytes.peak > fullest.second.peak)
       fullest = {rank, bytes};
   }

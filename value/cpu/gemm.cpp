@@ -226,7 +226,9 @@ class Rectangle {
  private:
   static Part inside(Part part, std::int64_t begin) { return {part.begin + begin, part.size}; }
 
+  // A piece without elements adds nothing to the others: -0, which leaves each sum as it is.
   void clear_empty_pieces() const {
+    const T nothing = g_.grains == 1 ? T(0) : T(-0.0);
     const Contraction contraction = contraction_of(g_);
     const std::int64_t first = g_.first_grain, last = first + contraction.count();
     std::int64_t piece = 0;
@@ -235,7 +237,7 @@ class Rectangle {
       grain = node.last;
       if (!contraction.empty(node.first, node.last)) continue;
       for (std::int64_t i = region_.row; i < region_.row + region_.rows; ++i)
-        std::fill_n(item_.c + piece * g_.stride_piece + i * g_.ldc + region_.col, region_.cols, T(0));
+        std::fill_n(item_.c + piece * g_.stride_piece + i * g_.ldc + region_.col, region_.cols, nothing);
     }
     if (g_.k == 0 && done_ != nullptr) (*done_)(region_);
   }

@@ -122,7 +122,7 @@ TEST(Tensor, RefusesWhatDoesNotFit) {
 TEST(Tensor, PlansAnyMeshWithoutRanks) {
   const Outcome plan = run({.program = "gpt_attention",
                             .arguments = "--size gpt2 --micro-batch 1 --global-batch 8 --dry-run --world 24 "
-                                         "--tensor 3 --grains 8"});
+                                         "--tensor 3 --tensor-grains 3 --grains 8"});
   ASSERT_EQ(plan.code, 0) << plan.err;
   for (const char* piece : {"f32[1024, 768]",   // 4 of 12 heads: Q, K, V of 64 each
                             "f32[1024, 256]",   // Z of 4 heads
