@@ -54,7 +54,7 @@ Contraction contraction_of(const Gemm<T>& g) {
 
 template <class T>
 Plan plan_of(const Gemm<T>& g) {
-  if (contraction_of(g).count() == 1 && (g.n < kTinyCols || g.m * g.n * g.k <= kTinyWork))
+  if (g.grains == 1 && (g.n < kTinyCols || g.m * g.n * g.k <= kTinyWork))
     return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0, false};
   Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kTileCols), g.m > g.n};
   // Threads share an even number better.
