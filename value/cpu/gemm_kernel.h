@@ -45,11 +45,12 @@ void prefetch(const T* p, std::int64_t i) {
   __builtin_prefetch(reinterpret_cast<const void*>(place), Write);
 }
 
-/// Sums of a register block's shape: rows `row` elements apart.
+/// Sums of a register block's shape: rows `row` elements apart. Without defaults, so that an array of them
+/// costs nothing.
 template <class T>
 struct Sums {
-  T* data = nullptr;
-  std::int64_t row = 0;
+  T* data;
+  std::int64_t row;
 };
 
 /// What a chain starts from where it does not resume another.
@@ -74,8 +75,9 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
   const std::int64_t step = a.col;
-  // The rows that the next block, in the usual order, begins with.
-  for (int i = Rows; i < 2 * Rows; ++i) {
+  // The rows that the next block, in the usual order, begins with; sums of a register block's size lie in the
+  // cache.
+  for (int i = Rows; to.row != kBlockCols<T> && i < 2 * Rows; ++i) {
     prefetch<1>(to.data, i * to.row);
     prefetch<1>(to.data, i * to.row + kBlockCols<T> - 1);
   }
