@@ -147,6 +147,12 @@ parallel::Mesh GptOptions::mesh(int ranks) const {
   return parallel::Mesh(ranks / static_cast<int>(tensor), static_cast<int>(tensor));
 }
 
+std::int64_t GptOptions::grains_of_tensors(std::span<const ParameterDescription> parameters,
+                                           const parallel::Mesh& mesh) const {
+  if (tensor_grains > 0) return tensor_grains;
+  return parallel::fitting_tensor_grains(parameters, table(), mesh, parallel::default_tensor_grains(width));
+}
+
 parallel::Layout GptOptions::table() const {
   if (sequence_parallel) {
     if (layout != "megatron")
@@ -173,10 +179,7 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int rank, in
       rank_(rank) {
   const std::vector<ParameterDescription> parameters = model.parameters();
   const parallel::Layout layout = o.table();
-  training.tensor_grains = o.tensor_grains > 0
-                               ? o.tensor_grains
-                               : parallel::fitting_tensor_grains(parameters, layout, mesh,
-                                                                 parallel::default_tensor_grains(o.width));
+  training.tensor_grains = o.grains_of_tensors(parameters, mesh);
   training.layout = mesh.extent(parallel::Axis::tensor) > 1 ? layout.name : "data";
   training.parts = parallel::place_parameters(parameters, layout, mesh, rank, training.tensor_grains);
   for (const parallel::ParameterPart& part : training.parts) store.add(part.local);

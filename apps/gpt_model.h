@@ -47,6 +47,10 @@ struct GptOptions {
   std::int64_t memory_bytes() const;
   /// The mesh of `ranks` ranks. Throws LayoutError where --tensor does not divide them.
   parallel::Mesh mesh(int ranks) const;
+  /// --tensor-grains, or the default by width and the smallest from there on that fits --tensor. Throws
+  /// LayoutError where none does.
+  std::int64_t grains_of_tensors(std::span<const ParameterDescription> parameters,
+                                 const parallel::Mesh& mesh) const;
   /// --layout: a table by name, or the file's. Throws DataError for a file that cannot be read.
   parallel::Layout table() const;
 };

@@ -70,15 +70,11 @@ std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const 
   std::vector<std::pair<std::string, std::vector<int>>> rows;  // in order of their first rank
   const std::vector<ParameterDescription> parameters = nn::Gpt(options.config()).parameters();
   const parallel::Layout layout = options.table();
+  const std::int64_t grains = options.grains_of_tensors(parameters, mesh);
   int fullest = 0;
   std::string key_of_fullest;
   for (int tensor = 0; tensor < mesh.extent(parallel::Axis::tensor); ++tensor) {
     const int rank = mesh.rank({{0, tensor, 0}});
-    const std::int64_t grains =
-        options.tensor_grains > 0
-            ? options.tensor_grains
-            : parallel::fitting_tensor_grains(parameters, layout, mesh,
-                                              parallel::default_tensor_grains(options.width));
     const Piece run = run_of(grains, mesh.extent(parallel::Axis::tensor), tensor);
     std::string key = std::to_string(std::ssize(pieces(run.first, run.last, grains)));
     for (const parallel::ParameterPart& part :

@@ -274,8 +274,9 @@ std::vector<T> grain_reference(const Gemm<T>& g) {
           if (elements(m, node.last) == 0) return sum({node.first, m});
           return sum({node.first, m}) + sum({m, node.last});
         };
-        result.push_back(elements(piece.first, piece.last) == 0 ? (g.grains == 1 ? T(0) : T(-0.0))
-                                                                : sum(piece));
+        result.push_back(elements(piece.first, piece.last) == 0
+                             ? (std::ssize(g.bounds) - 1 == g.grains ? T(0) : T(-0.0))
+                             : sum(piece));
       }
   }
   return result;

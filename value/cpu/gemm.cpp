@@ -228,8 +228,8 @@ class Rectangle {
 
   // A piece without elements adds nothing to the others: -0, which leaves each sum as it is.
   void clear_empty_pieces() const {
-    const T nothing = g_.grains == 1 ? T(0) : T(-0.0);
     const Contraction contraction = contraction_of(g_);
+    const T nothing = contraction.count() == g_.grains ? T(0) : T(-0.0);
     const std::int64_t first = g_.first_grain, last = first + contraction.count();
     std::int64_t piece = 0;
     for (std::int64_t grain = first; grain < last && !g_.accumulate; ++piece) {

@@ -33,7 +33,7 @@ struct Gemm {
   std::int64_t first_grain = 0, grains = 1;
   /// A call that holds a run of the tree's grains returns one C for each maximal complete subtree in it
   /// (pieces(first_grain, ..., grains), in order), `stride_piece` elements apart. A piece without elements is
-  /// -0, which no sum shows.
+  /// -0, which no sum shows, unless it is all of C.
   std::int64_t stride_piece = 0;
 };
 
