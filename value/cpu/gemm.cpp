@@ -12,10 +12,13 @@
 namespace graingrad::cpu {
 namespace {
 
-constexpr std::int64_t kDepth = 256;  // of a packed panel of B, which stays in the first-level cache
-constexpr std::int64_t kRows = 264;   // of a packed block of A, which stays in the second level
-constexpr std::int64_t kCols = 1024;  // of packed B that several blocks of A share
-constexpr std::int64_t kGroup = 64;   // columns of B that are packed together
+// Of a packed panel of B, which stays in the first-level cache: 24 KiB, or AVX-512's 32. Four grains of 96.
+constexpr std::int64_t kDepth = (kBlockCols<float>) > 16 ? 256 : 384;
+constexpr std::int64_t kRows = 264;  // of a packed block of A, which stays in the second level
+constexpr std::int64_t kGroup = 64;  // columns of B that are packed together
+// Of packed B that several blocks of A share: 4 KiB a row.
+template <class T>
+constexpr std::int64_t kCols = 4096 / static_cast<std::int64_t>(sizeof(T));
 constexpr std::int64_t kColsWorthPacking = 512;
 constexpr std::int64_t kTileRows = 132, kTileCols = 128;
 constexpr int kMostDepth = 32;  // of the tree over grains
@@ -162,7 +165,7 @@ struct Layout {
     waits = others > 0;
     panel_a = kBlockRows<T> * k + Packet<T>::kWidth;
     b = ceil_div(rows / kBlockRows<T> * panel_a, 16) * 16;
-    row = ceil_div(std::min(g.n, kCols), kBlockCols<T>) * kBlockCols<T>;
+    row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
     sums = b + (g.m > kRows ? row : std::min(row, kGroup)) * k;
     matrix = rows * row;
     elements = sums + others * matrix;
@@ -213,7 +216,7 @@ class Rectangle {
 
   void run() {
     clear_empty_pieces();
-    const std::int64_t chunks = ceil_div(region_.cols, kCols);
+    const std::int64_t chunks = ceil_div(region_.cols, kCols<T>);
     // Where sums wait in scratch, there is room for those of one block of rows.
     const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows) : 1;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -295,12 +298,13 @@ class Rectangle {
             std::min(kBlockRows<T>, rows.size - i), std::min(kBlockCols<T>, group.size - p), a,
             b + p * block_.k,
             {item_.c + block_.piece * g_.stride_piece + (rows.begin + i) * g_.ldc + group.begin + p, g_.ldc},
-            i * layout_.row + group.begin - cols.begin + p);
+            (group.begin - cols.begin + p) / kBlockCols<T> * ceil_div(rows.size, kBlockRows<T>) +
+                i / kBlockRows<T>);
       }
     }
   }
 
-  // The block's chains for one register block of C, whose place in a matrix of waiting sums is `place`.
+  // The block's chains for one register block of C, which is number `place` among those of waiting sums.
   void run_links(std::int64_t rows, std::int64_t cols, MatrixView<T> a, const T* b, Sums<T> c,
                  std::int64_t place) const {
     const Link& only = block_.links[0];
@@ -311,24 +315,26 @@ class Rectangle {
     }
     // Columns that C does not have are worked on beside it; sums that neither come into the block nor leave
     // it need no more room than a register block's.
-    T edge[kBlockRows<T> * kWidth], own[ContractionBlock::kMostLinks * kBlockRows<T> * kWidth];
+    constexpr std::int64_t kSums = kBlockRows<T> * kWidth;
+    T edge[kSums], own[(ContractionBlock::kMostLinks + 1) * kSums];
     if (cols < kWidth) {
       for (std::int64_t i = 0; i < rows; ++i) std::copy_n(c.data + i * c.row, cols, edge + i * kWidth);
     }
-    const auto slot = [&](int s) -> Sums<T> {
-      if (s == 0) return cols < kWidth ? Sums<T>{edge, kWidth} : c;
-      if (s < block_.held) return {scratch_ + layout_.sums + (s - 1) * layout_.matrix + place, layout_.row};
-      return {own + (s - block_.held) * kBlockRows<T> * kWidth, kWidth};
-    };
+    const Sums<T> result = cols < kWidth ? Sums<T>{edge, kWidth} : c;
+    Sums<T> slots[kMostDepth];
+    slots[0] = block_.from_c ? result : Sums<T>{own, kWidth};
+    for (int s = 1; s < block_.slots; ++s) {
+      slots[s].row = kWidth;
+      slots[s].data = s < block_.held ? scratch_ + layout_.sums + (s - 1) * layout_.matrix + place * kSums
+                                      : own + (s - block_.held + 1) * kSums;
+    }
     for (int l = 0; l < block_.count; ++l) {
       const Link& link = block_.links[static_cast<std::size_t>(l)];
-      Sums<T> others[kMostDepth];
-      for (int i = 0; i < link.adds; ++i) others[i] = slot(link.slot - 1 - i);
-      const Sums<T> start = slot(link.slot);
-      register_sums<T>(rows, link.k, a.at(0, link.first - block_.first),
-                       b + (link.first - block_.first) * kWidth, kWidth,
-                       link.resumes ? start.data : kZeros<T>, link.resumes ? start.row : 0, others, link.adds,
-                       slot(link.slot - link.adds));
+      const Sums<T>* const slot = slots + link.slot;
+      const std::int64_t into = link.first - block_.first;
+      register_sums<T>(rows, link.k, a.at(0, into), b + into * kWidth, kWidth,
+                       link.resumes ? slot->data : kZeros<T>, link.resumes ? slot->row : 0, slot, link.adds,
+                       l == block_.into_c ? result : *(slot - link.adds));
     }
     if (cols < kWidth) {
       for (std::int64_t i = 0; i < rows; ++i) std::copy_n(edge + i * kWidth, cols, c.data + i * c.row);

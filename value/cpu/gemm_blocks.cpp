@@ -57,6 +57,9 @@ bool ContractionWalk::next(ContractionBlock& block) {
   block.count = 0;
   block.held = waiting_ + (resumes_ ? 1 : 0);
   block.completes = false;
+  block.from_c = waiting_ > 0 || resumes_;
+  block.into_c = -1;
+  block.slots = 0;
   block.piece = 0;
   for (std::int64_t g = contraction_.first; g < place_.first; ++block.piece)
     g = contraction_.piece_of(g).last;
@@ -68,6 +71,7 @@ bool ContractionWalk::next(ContractionBlock& block) {
     if (block.count > 0 && block.k + k > most_) break;
     Link& link = block.links[static_cast<std::size_t>(block.count++)];
     link = {at_, k, resumes_, waiting_, 0};
+    block.slots = std::max(block.slots, waiting_ + 1);
     at_ += k;
     block.k += k;
     resumes_ = at_ < end;
@@ -75,6 +79,7 @@ bool ContractionWalk::next(ContractionBlock& block) {
       link.adds = sums(block.completes);
       waiting_ += 1 - link.adds;
     }
+    if (link.slot == link.adds) block.into_c = block.count - 1;
   }
   block.held = std::max(block.held, waiting_ + (resumes_ ? 1 : 0));
   return true;

@@ -29,8 +29,8 @@ struct Contraction {
 };
 
 /// A chain over [first, first + k), or a part of one. Sums that wait for their sibling in the tree lie in
-/// slots 0, 1, ...; slot 0 is C itself. The chain starts at what slot `slot` holds where it `resumes`, else
-/// at +0; then `adds` slots below it are added, the nearest first, and slot - adds takes the sum.
+/// slots 0, 1, ...; slot 0 is C. The chain starts at what slot `slot` holds where it `resumes`, else at
+/// +0; then `adds` slots below it are added, the nearest first, and slot - adds takes the sum.
 struct Link {
   std::int64_t first = 0, k = 0;
   bool resumes = false;
@@ -45,6 +45,11 @@ struct ContractionBlock {
   int count = 0;
   /// Slots below `held` hold sums when the block begins or ends; the others are empty on both sides.
   int held = 0;
+  int slots = 0;  ///< that the links use
+  /// C holds a sum when the block begins; which link's sum is the last in slot 0 and goes to C. What the
+  /// slot holds otherwise stays inside the block.
+  bool from_c = false;
+  int into_c = -1;
   /// Which piece of C the block adds to, and whether that piece is complete behind it.
   std::int64_t piece = 0;
   bool completes = false;

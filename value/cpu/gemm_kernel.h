@@ -58,8 +58,8 @@ template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
 
 /// to[Rows, kBlockCols] = a[Rows, k] b[k, kBlockCols] + others: each element is one chain of fused
-/// multiply-adds over k in index order, from `start` (rows start_row apart), to which the `others` are then
-/// added in turn. `b` has consecutive columns and rows `b_row` apart.
+/// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
+/// added in turn, the one before `others` first. `b` has consecutive columns and rows `b_row` apart.
 template <class T, int Rows>
 void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, const T* start,
                     std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
@@ -75,13 +75,17 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
   const std::int64_t step = a.col;
-  // The rows that the next block, in the usual order, begins with; sums of a register block's size lie in the
-  // cache.
+  // The rows of C that the next block, in the usual order, begins with; other sums lie together.
   for (int i = Rows; to.row != kBlockCols<T> && i < 2 * Rows; ++i) {
     prefetch<1>(to.data, i * to.row);
     prefetch<1>(to.data, i * to.row + kBlockCols<T> - 1);
   }
-#pragma GCC unroll 4
+  // What is added at the chain's end.
+  for (int o = 1; o <= count; ++o) {
+    const Sums<T> other = *(others - o);
+    for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
+  }
+#pragma GCC unroll 8
   for (std::int64_t l = 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
@@ -92,7 +96,8 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     }
   }
-  for (const Sums<T>* const end = others + count; others != end; ++others) {
+  for (; count > 0; --count) {
+    --others;
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       sum[i][0] = P::load(others->data + i * others->row) + sum[i][0];
