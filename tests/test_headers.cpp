@@ -1,0 +1,1 @@
+// The source that a library needs; its headers are in CMakeLists.txt.
