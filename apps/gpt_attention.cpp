@@ -86,14 +86,14 @@ int dry_run(const GptOptions& o, const Output& out) {
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
           setup.flops_per_step(o), o.untie ? " and wte" : "");
   print_shapes(out, o, setup);
-  const parallel::Traffic traffic =
-      parallel::expected_traffic(reduction_spec(training), training.shape.ranks, training.data_rank(rank));
+  const parallel::Traffic traffic = step_traffic(training, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
   if (mesh.extent(parallel::Axis::tensor) > 1)
     for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
   out.say("fullest rank{}: {}", mesh.extent(parallel::Axis::tensor) > 1 ? " of tensor rank 0" : "", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
+  for (const std::string& line : describe_shards(training)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
   show(out, o, setup);
   if (!setup.over_limit.empty()) out.say("does not keep to --memory: {}", setup.over_limit);
@@ -198,7 +198,7 @@ int main(int argc, char** argv) {
             "Trains attention layers or a GPT on text, on any number of ranks: same bits on all.",
             {"--steps 20 --untie",
              "--model gpt --layers 4 --width 128 --sequence 64 --micro-batch 4 --clip-grad 1",
-             "--size gpt2 --dry-run", "--threads 2 --metrics run.jsonl",
+             "--size gpt2 --dry-run", "--model gpt --zero 1", "--threads 2 --metrics run.jsonl",
              "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;

@@ -10,6 +10,7 @@
 
 #include "apps/support/machine.h"
 #include "apps/support/text.h"
+#include "parallel/coalesce.h"
 #include "parallel/partition.h"
 #include "value/gradient.h"
 #include "value/ops/random.h"
@@ -73,6 +74,11 @@ void GptOptions::declare(Cli& cli) {
       "--tensor-grains", tensor_grains,
       "grains of every sum over heads, width or vocabulary; 0: by width, and as many as --tensor needs",
       {0, 256});
+  cli.choice(
+      "--zero", zero,
+      "1: each data rank has AdamW's moments of its shard alone, updates that, and gives the others its "
+      "parameters; with adamw and --reduce tree",
+      {"0", "1"});
   cli.text("--recompute", recompute,
            "scopes that backward computes again instead of keeping (h.*, h.*.mlp), comma-separated",
            "SCOPES");
@@ -107,6 +113,16 @@ void GptOptions::settle(const Cli& cli) {
   if (global_batch % micro_batch != 0)
     throw UsageError(fmt::format("--micro-batch {} does not divide --global-batch {}; choose one that does",
                                  micro_batch, global_batch));
+  if (zero == "1" && !adamw())
+    throw UsageError(fmt::format(
+        "--zero 1 shards AdamW's moments, and --optimizer {} has none; give --optimizer adamw, or "
+        "drop --zero",
+        optimizer));
+  if (zero == "1" && common.reduce != "tree")
+    throw UsageError(fmt::format(
+        "--zero 1 sums each gradient where it is needed, in the tree; --reduce {} brings all of it "
+        "to every rank; give --reduce tree, or drop --zero",
+        common.reduce));
   if (min_lr > lr) throw UsageError(fmt::format("--min-lr {} is above --lr {}; lower it", min_lr, lr));
   memory_bytes();
   seeing.check(steps, common.dry_run);
@@ -184,14 +200,20 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int rank, in
   training.parts = parallel::place_parameters(parameters, layout, mesh, rank, training.tensor_grains);
   for (const parallel::ParameterPart& part : training.parts) store.add(part.local);
   store.add_sum("loss");
+  if (o.zero == "1") {
+    training.zero = 1;
+    shard_optimizer(training, mesh);
+  }
   for (const std::string_view name :
        {std::string_view("inverse_count"), nn::kLearningRate, nn::kGradientScale})
     store.add_register(name, store.dtype());
   for (const std::string_view name : {kSeedRegister, kStepRegister, kMicroBatchRegister})
     store.add_register(name, DType::i32);
   Graph graph;
+  std::optional<Piece> shard;
+  if (training.is_sharded()) shard = training.shard(mesh.coordinates(rank)[parallel::Axis::data]);
   if (o.adamw())
-    nn::record_adamw(graph, store, o.adamw_options());
+    nn::record_adamw(graph, store, o.adamw_options(), shard);
   else
     nn::record_sgd(graph, store.parameters(), o.clip_grad > 0);
   update = compile(graph, {}, &store, backend);
@@ -245,6 +267,10 @@ MicroBatch GptSetup::record_micro_batch(const GptOptions& o) const {
   for (const ParameterDescription& p : store.parameters())
     if (p.trainable) leaves.push_back(graph.parameter(p));
   result.unreached = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), leaves);
+  if (Rewritten joined = parallel::coalesce_sums(graph, result.backward_from); joined.graph != nullptr) {
+    result.graph = std::move(joined.graph);
+    result.backward_from = joined.backward_from;
+  }
   return result;
 }
 

@@ -31,6 +31,7 @@ struct GptOptions {
   std::int64_t tensor = 1, tensor_grains = 0;
   std::string layout = "megatron";
   bool sequence_parallel = false;
+  std::string zero = "0";
   std::string recompute, logits = "auto", memory, in_place = "on", fuse = "on", overlap = "on";
 
   void declare(Cli& cli);

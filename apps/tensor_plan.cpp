@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "parallel/coalesce.h"
 #include "parallel/collectives.h"
 
 namespace graingrad::apps {
@@ -41,11 +42,13 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
                     specs.first(instruction.inputs),
                     specs.subspan(instruction.inputs),
                     &program.attributes[instruction.attributes]};
-    Row& row = rows[{std::string(instruction.op->name), i < program.backward_from ? "forward" : "backward",
+    std::string name(instruction.op->name);
+    if (program.scopes[instruction.scope] == parallel::kCoalescedScope) name = "coalesced";
+    Row& row = rows[{name, i < program.backward_from ? "forward" : "backward",
                      specs[0].to_string() + " -> " + call.output_specs[0].to_string()}];
     ++row.count;
     row.traffic += parallel::traffic_of(*instruction.op, call);
-    ++by_op[std::string(instruction.op->name)];
+    ++by_op[name];
   }
   const std::int64_t runs = runs_of(setup.training, rank);
   std::vector<std::string> lines;
@@ -60,6 +63,8 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   for (const auto& [op, count] : by_op)
     counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, op);
   lines.push_back("  a micro-batch: " + counts);
+  if (by_op.contains("coalesced"))
+    lines.push_back("  coalesced: the gradients of all parameters that are whole here while rows are cut");
   return lines;
 }
 

@@ -1,6 +1,7 @@
 // Optimizers: each records how parameters take their new values.
 #pragma once
 
+#include <optional>
 #include <span>
 
 #include "value/graph.h"
@@ -27,7 +28,14 @@ void record_sgd(Graph& graph, std::span<const ParameterDescription> parameters, 
 /// weights do not. Declares in the store, which must not be allocated yet: the runs as ranges "adamw.0" ...,
 /// their moments as the states "adamw.m.0", "adamw.v.0" ..., and the registers of the corrections. The
 /// registers `lr` and `gradient_scale` are the caller's.
-void record_adamw(Graph& graph, ParameterStore& store, const AdamWOptions& options = {});
+///
+/// With a `shard`, elements [first, last) of the gradient block, it updates what lies in it and has moments
+/// for nothing else; ranges and states keep their numbers, and those outside the shard are not there.
+void record_adamw(Graph& graph, ParameterStore& store, const AdamWOptions& options = {},
+                  std::optional<Piece> shard = std::nullopt);
+
+/// Bytes of the moments that record_adamw declares for this shard.
+std::int64_t adamw_state_bytes(const ParameterStore& store, const Piece& shard);
 
 /// What the correction registers hold in step 1, 2, ...: 1 / (1 - beta^step), by multiplications alone, so
 /// that its bits depend on no library.

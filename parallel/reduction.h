@@ -45,6 +45,10 @@ struct ReductionSpec {
   /// Contiguous parts of the block, in elements, in the order in which they become final: together the whole
   /// block, without overlap. Empty: one part. Only the tree starts one before the others are final.
   std::vector<Piece> buckets = {};
+  /// Only the tree. Elements [shards[r], shards[r + 1]) of the total are wanted by rank r alone: a
+  /// reduce-scatter, half of what the sum on every rank moves, and the same bits. ranks + 1 bounds of the
+  /// whole block; empty: every rank gets all.
+  std::vector<std::int64_t> shards = {};
 };
 
 /// Bytes of work memory that this rank's reduce() needs, for the memory plan. Pure: any rank of any number of
@@ -73,7 +77,8 @@ class Reduction {
   Reduction(const Reduction&) = delete;
   Reduction& operator=(const Reduction&) = delete;
 
-  /// Collective: sums the pieces of all ranks into `total` on every rank. `pieces[i]` has spec.count elements
+  /// Collective: sums the pieces of all ranks into `total` on every rank (with shards: each rank's own shard
+  /// of it; the rest of `total` is undefined). `pieces[i]` has spec.count elements
   /// and holds local_pieces()[i]; it is work space, too, and undefined afterwards. `total` may be pieces[0],
   /// and overlaps no other piece and no other memory given. `work` has at least work_bytes() bytes, aligned
   /// to 64; its content is undefined. Throws UsageError for another number of pieces or too little work

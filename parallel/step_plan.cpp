@@ -55,6 +55,7 @@ RankPlan plan_step(const StepShape& shape, int rank) {
   plan.pieces = joined.pieces;
   for (const Kind kind : {Kind::reduce, Kind::decide, Kind::update})
     plan.step.joint.push_back({.kind = kind});
+  if (shape.gathers) plan.step.joint.push_back({.kind = Kind::gather});
   return plan;
 }
 

@@ -14,8 +14,9 @@ struct StepShape {
   std::int64_t micro_batches = 1;  ///< of the global batch
   bool short_tail = false;  ///< the last micro-batch is smaller: it runs program 1, all others program 0
   Summation summation;
-  int ranks = 1;    ///< of the data axis
-  int workers = 1;  ///< threads of a rank that take whole grains, each with a workspace of its own
+  int ranks = 1;         ///< of the data axis
+  int workers = 1;       ///< threads of a rank that take whole grains, each with a workspace of its own
+  bool gathers = false;  ///< each rank updates a shard of the parameters and then needs those of the others
 };
 
 /// What a rank does in a step, and what it then brings to the reduction.

@@ -4,6 +4,7 @@
 // and gathers (everybody gets the total). Two rounds are under way at a time, and messages are posted in one
 // order that every rank shares (scatter 0, scatter 1, gather 0, scatter 2, gather 1 ...; a bucket drains
 // before the next begins), so that they meet without tags, whenever each rank gets round to posting them.
+// With shards an owner's parts lie in its shard, and nothing is gathered.
 #include "parallel/tree_reduction.h"
 
 #include <fmt/format.h>
@@ -122,7 +123,7 @@ class TreeReduction final : public Reduction {
       const Piece mine = part(next.round, communicator().rank());
       add_all(slot.operands, total() + mine.first * element_size(), mine.last - mine.first);
       count_gathered(false);
-      post_gather(next.round, slot);
+      if (layout_.shards.empty()) post_gather(next.round, slot);
       ++gathers_;
     }
     ++posted_;
@@ -135,6 +136,7 @@ class TreeReduction final : public Reduction {
   }
 
   // A gather that is posted ends in its turn; a round's slot was free for it, so the one before had ended.
+  // With shards none is, and a round is over when it has been added.
   void count_gathered(bool may_wait) {
     while (gathered_ < gathers_ && is_done(*slot_of(gathered_).gather, may_wait)) {
       ++gathered_;
@@ -247,11 +249,48 @@ std::int64_t TreeLayout::held_by(int rank) const {
   return static_cast<std::int64_t>(starts[r + 1] - starts[r]);
 }
 
-Piece TreeLayout::part(const Round& round, int ranks, int owner) const {
-  const Piece chunk = run_of(round.range.last - round.range.first, ranks, owner);
-  return {round.range.first + std::min(chunk.last, chunk.first + round.index * segment),
-          round.range.first + std::min(chunk.last, chunk.first + (round.index + 1) * segment)};
+Piece TreeLayout::chunk(const Piece& bucket, int ranks, int owner) const {
+  if (shards.empty()) {
+    const Piece run = run_of(bucket.last - bucket.first, ranks, owner);
+    return {bucket.first + run.first, bucket.first + run.last};
+  }
+  const auto o = static_cast<std::size_t>(owner);
+  const std::int64_t first = std::max(bucket.first, shards[o]);
+  return {first, std::max(first, std::min(bucket.last, shards[o + 1]))};
 }
+
+std::int64_t TreeLayout::largest_chunk(const Piece& bucket, int ranks) const {
+  if (shards.empty()) return (bucket.last - bucket.first + ranks - 1) / ranks;
+  std::int64_t most = 0;
+  auto owner =
+      static_cast<int>(std::upper_bound(shards.begin(), shards.end(), bucket.first) - shards.begin());
+  for (--owner; owner < ranks && shards[static_cast<std::size_t>(owner)] < bucket.last; ++owner) {
+    const Piece own = chunk(bucket, ranks, owner);
+    most = std::max(most, own.last - own.first);
+  }
+  return most;
+}
+
+Piece TreeLayout::part(const Round& round, int ranks, int owner) const {
+  const Piece own = chunk(round.range, ranks, owner);
+  const std::int64_t first = std::min(own.last, own.first + round.index * segment);
+  return {first, std::min(own.last, first + segment)};
+}
+
+namespace {
+
+void check_shards(const ReductionSpec& spec, int ranks) {
+  if (spec.shards.empty()) return;
+  if (spec.kind != ReductionKind::tree)
+    throw UsageError(fmt::format("{}: {} gives every rank the whole sum; shards need the tree", spec.scope,
+                                 name_of(spec.kind)));
+  if (std::ssize(spec.shards) != ranks + 1 || spec.shards.front() != 0 || spec.shards.back() != spec.count ||
+      !std::is_sorted(spec.shards.begin(), spec.shards.end()))
+    throw UsageError(fmt::format("{}: the shards of {} ranks are not {} bounds of a block of {} elements",
+                                 spec.scope, ranks, ranks + 1, spec.count));
+}
+
+}  // namespace
 
 TreeLayout tree_layout(const ReductionSpec& spec, int ranks) {
   check_summation({spec.grains, Order::grain_major}, spec.grains, ranks);
@@ -259,7 +298,9 @@ TreeLayout tree_layout(const ReductionSpec& spec, int ranks) {
   if (spec.count < 0)
     throw UsageError(fmt::format("{}: a count of {}; give 0 or more", spec.scope, spec.count));
   const std::int64_t size = static_cast<std::int64_t>(size_of(spec.dtype));
+  check_shards(spec, ranks);
   TreeLayout layout;
+  layout.shards = spec.shards;
   layout.starts.push_back(0);
   for (int r = 0; r < ranks; ++r) {
     const Piece run = run_of(spec.grains, ranks, r);
@@ -274,13 +315,12 @@ TreeLayout tree_layout(const ReductionSpec& spec, int ranks) {
   }
   std::int64_t chunk = 1;  // the largest of any bucket
   const std::vector<Piece> buckets = buckets_of(spec);
-  for (const Piece& bucket : buckets)
-    chunk = std::max(chunk, (bucket.last - bucket.first + ranks - 1) / ranks);
+  for (const Piece& bucket : buckets) chunk = std::max(chunk, layout.largest_chunk(bucket, ranks));
   const std::int64_t fits =
       std::min(kLargestSegment, spec.work_limit / (most * kRoundsInFlight)) / kAlignment * kAlignment / size;
   layout.segment = std::min(chunk, std::max(kSmallestSegment, fits));
   for (std::size_t b = 0; b < buckets.size(); ++b) {
-    const std::int64_t part = (buckets[b].last - buckets[b].first + ranks - 1) / ranks;
+    const std::int64_t part = layout.largest_chunk(buckets[b], ranks);
     for (std::int64_t i = 0; i * layout.segment < part; ++i) layout.rounds.push_back({b, buckets[b], i});
   }
   return layout;
@@ -307,11 +347,12 @@ Traffic tree_traffic(const ReductionSpec& spec, const TreeLayout& layout, int ra
   if (layout.small) return {1, own * block * (ranks - 1), (all - own) * block};
   std::int64_t mine = 0;  // bytes that this rank adds
   for (const Piece& bucket : buckets_of(spec)) {
-    const Piece chunk = run_of(bucket.last - bucket.first, ranks, rank);
+    const Piece chunk = layout.chunk(bucket, ranks, rank);
     mine += (chunk.last - chunk.first) * size;
   }
-  return {2 * std::ssize(layout.rounds), own * (block - mine) + mine * (ranks - 1),
-          (all - own) * mine + block - mine};
+  const std::int64_t rounds = std::ssize(layout.rounds);
+  if (!layout.shards.empty()) return {rounds, own * (block - mine), (all - own) * mine};
+  return {2 * rounds, own * (block - mine) + mine * (ranks - 1), (all - own) * mine + block - mine};
 }
 
 std::unique_ptr<Reduction> make_tree_reduction(const ReductionSpec& spec, Communicator& communicator) {

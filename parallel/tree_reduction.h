@@ -17,14 +17,19 @@ struct Round {
 
 /// Who brings which piece, and how the block is cut: pure arithmetic, shared by plan and execution.
 struct TreeLayout {
-  std::vector<Piece> all;           ///< every rank's pieces, in rank order
-  std::vector<std::size_t> starts;  ///< rank r's pieces are all[starts[r]] .. all[starts[r + 1] - 1]
-  bool small = false;               ///< all-gather the pieces, everybody adds
-  std::int64_t segment = 0;         ///< large blocks: elements of a chunk that travel at a time
-  std::vector<Round> rounds;        ///< large blocks: in the order of the buckets
+  std::vector<Piece> all;            ///< every rank's pieces, in rank order
+  std::vector<std::size_t> starts;   ///< rank r's pieces are all[starts[r]] .. all[starts[r + 1] - 1]
+  bool small = false;                ///< all-gather the pieces, everybody adds
+  std::int64_t segment = 0;          ///< large blocks: elements of a chunk that travel at a time
+  std::vector<Round> rounds;         ///< large blocks: in the order of the buckets
+  std::vector<std::int64_t> shards;  ///< the spec's
 
   /// Pieces that rank `rank` holds.
   std::int64_t held_by(int rank) const;
+  /// Elements of a bucket that rank `owner` adds, as [first, last) of the block.
+  Piece chunk(const Piece& bucket, int ranks, int owner) const;
+  /// The most that any rank adds of a bucket.
+  std::int64_t largest_chunk(const Piece& bucket, int ranks) const;
   /// Elements that rank `owner` adds in a round, as [first, last) of the block.
   Piece part(const Round& round, int ranks, int owner) const;
 };

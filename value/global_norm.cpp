@@ -122,8 +122,8 @@ void GlobalNorm::count_here(const Slice& slice, const NormPart& part) {
         const Piece node = open.back();
         open.pop_back();
         if (is_part(node, columns)) {
-          parts_.push_back({slice.offset + ((node.first - part.rows.first) * stride + grains.begin(g)) * size,
-                            node.last - node.first, columns, stride});
+          const std::int64_t first = part.offset + (node.first - part.rows.first) * stride + grains.begin(g);
+          parts_.push_back({slice.offset + first * size, node.last - node.first, columns, stride});
           continue;
         }
         const std::int64_t m = middle(node.first, node.last);

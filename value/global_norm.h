@@ -16,6 +16,7 @@ struct NormPart {
   Piece rows;           ///< of the serial rows; none: the parameter is counted elsewhere
   LabelGrains columns;  ///< grains of the last dim that are here, bounds counted from the first
   std::int64_t serial_rows = 1;
+  std::int64_t offset = 0;  ///< elements of this rank's gradient in front of the first that is counted
 };
 
 /// sqrt(sum of g^2) over all trainable parameters, in f64. Within a row and a grain of the last dim squares

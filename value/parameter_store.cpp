@@ -28,7 +28,8 @@ void ParameterStore::add(const ParameterDescription& description) {
   parameters_.push_back(description);
 }
 
-void ParameterStore::add_range(std::string_view name, std::size_t first, std::size_t count) {
+void ParameterStore::add_range(std::string_view name, std::size_t first, std::size_t count,
+                               std::optional<Piece> part) {
   must_be_open(name);
   const auto refuse = [&](const std::string& reason) {
     throw UsageError("range '" + std::string(name) + "': " + reason);
@@ -42,10 +43,15 @@ void ParameterStore::add_range(std::string_view name, std::size_t first, std::si
   }
   if (value_slices_.contains(name) || std::find(sums_.begin(), sums_.end(), name) != sums_.end())
     refuse("the name is in use");
-  const Spec flat{dtype_, {elements}};
+  const Piece own = part.value_or(Piece{0, elements});
+  if (own.first < 0 || own.last < own.first || own.last > elements)
+    refuse("elements [" + std::to_string(own.first) + ", " + std::to_string(own.last) + ") of " +
+           std::to_string(elements));
+  const Spec flat{dtype_, {own.last - own.first}};
   const std::string& from = parameters_[first].name;
-  value_slices_.emplace(name, Slice{parameter(from).offset, flat});
-  gradient_slices_.emplace(name, Slice{gradient(from).offset, flat});
+  const std::int64_t skipped = own.first * element_bytes();
+  value_slices_.emplace(name, Slice{parameter(from).offset + skipped, flat});
+  gradient_slices_.emplace(name, Slice{gradient(from).offset + skipped, flat});
 }
 
 void ParameterStore::add_sum(std::string_view name) {
@@ -76,6 +82,24 @@ std::vector<std::size_t> ParameterStore::name_order() const {
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return parameters_[a].name < parameters_[b].name; });
   return order;
+}
+
+std::vector<ParameterStore::Run> ParameterStore::trainable_runs() const {
+  std::vector<Run> runs;
+  std::int64_t value = 0, gradient = 0;
+  bool open = false;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const std::int64_t elements = parameters_[i].spec().shape.size();
+    if (parameters_[i].trainable) {
+      if (!open) runs.push_back({i, 0, value, gradient, 0});
+      ++runs.back().count;
+      runs.back().elements += elements;
+      gradient += elements;
+    }
+    open = parameters_[i].trainable;
+    value += elements;
+  }
+  return runs;
 }
 
 Slice ParameterStore::find(const Slices& slices, std::string_view name, std::string_view kind) const {

@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "value/grains.h"
 #include "value/memory.h"
 #include "value/parameter.h"
 
@@ -31,9 +33,11 @@ class ParameterStore {
   /// `allocate`.
   void add(const ParameterDescription& description);
   /// Declares a second name for the parameters [first, first + count) of `parameters()`, seen as one flat row
-  /// [n]: `parameter` and `gradient` find it, lists, hashes and norms do not. Throws UsageError for a name in
-  /// use, an empty run, or a frozen parameter in it, which has no gradient.
-  void add_range(std::string_view name, std::size_t first, std::size_t count);
+  /// [n], or for elements [part.first, part.last) of that row: `parameter` and `gradient` find it, lists,
+  /// hashes and norms do not. Throws UsageError for a name in use, an empty run, a frozen parameter in it,
+  /// which has no gradient, or a part outside it.
+  void add_range(std::string_view name, std::size_t first, std::size_t count,
+                 std::optional<Piece> part = std::nullopt);
   /// Declares one element at the end of the gradient block that runs with it through every sum (the loss).
   void add_sum(std::string_view name);
   /// Declares a persistent buffer; it starts at zero.
@@ -45,6 +49,15 @@ class ParameterStore {
   const std::vector<ParameterDescription>& parameters() const { return parameters_; }
   /// Indices into `parameters()` in byte-wise name order: the order of hashes and norms.
   std::vector<std::size_t> name_order() const;
+  /// Parameters [first, first + count) that are all trainable and lie together in both blocks.
+  struct Run {
+    std::size_t first = 0, count = 0;
+    std::int64_t value = 0;     ///< the first element, counted in the block of values
+    std::int64_t gradient = 0;  ///< and in a gradient block
+    std::int64_t elements = 0;
+  };
+  /// The maximal ones, in order of declaration.
+  std::vector<Run> trainable_runs() const;
   DType dtype() const { return dtype_; }
   /// Number of parameters, counted in elements.
   std::int64_t parameter_elements() const { return value_elements_; }

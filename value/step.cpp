@@ -130,6 +130,9 @@ Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& u
       times_(workspaces_.size()) {
   if (plan_.workers.size() != workspaces_.size()) throw UsageError("Step: one workspace for each worker");
   if (store.gradient_blocks() < plan_.gradient_blocks) throw UsageError("Step: too few gradient blocks");
+  for (const Action& action : plan_.joint)
+    if (action.kind == Action::Kind::gather && !hooks_.gather)
+      throw UsageError("Step: the plan gathers parameters; give the hook that does");
   if (hooks_.overlap.buckets.empty()) return;
   if (workspaces_.size() != 1) throw UsageError("Step: an exchange overlaps with one worker only");
   // What follows the last run and adds blocks is done bucket by bucket instead.
@@ -237,6 +240,9 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
     case Action::Kind::update:
       workspace.run(update_, Phase::forward);
       return laps.lap(times.update);
+    case Action::Kind::gather:
+      times.communicate += hooks_.gather();
+      return record(TraceEvent::Kind::finish, 1, begin);
   }
 }
 
@@ -251,21 +257,32 @@ void Step::run_last_backward(const Action& action, Workspace& workspace, StepTim
   laps.lap(times.backward);
 }
 
-bool all_finite(const ParameterStore& store, int block) {
+bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part) {
+  const Piece own = part.value_or(Piece{0, store.gradient_elements()});
   return visit_floating(store.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    return finite<T>({reinterpret_cast<const T*>(store.gradients(block)),
-                      static_cast<std::size_t>(store.gradient_elements())});
+    return finite<T>({reinterpret_cast<const T*>(store.gradients(block)) + own.first,
+                      static_cast<std::size_t>(own.last - own.first)});
   });
 }
 
+std::size_t index_not_finite(const ParameterStore& store, int block, std::optional<Piece> part) {
+  const Piece own = part.value_or(Piece{0, store.gradient_elements()});
+  const auto size = static_cast<std::int64_t>(size_of(store.dtype()));
+  for (std::size_t i = 0; i < store.parameters().size(); ++i) {
+    const ParameterDescription& p = store.parameters()[i];
+    if (!p.trainable) continue;
+    const std::int64_t begin = store.gradient(p.name).offset / size;
+    const std::int64_t first = std::max(begin, own.first),
+                       last = std::min(begin + p.spec().shape.size(), own.last);
+    if (first < last && !all_finite(store, block, Piece{first, last})) return i;
+  }
+  return store.parameters().size();
+}
+
 std::string first_not_finite(const ParameterStore& store, int block) {
-  return visit_floating(store.dtype(), [&](auto zero) -> std::string {
-    using T = decltype(zero);
-    for (const ParameterDescription& p : store.parameters())
-      if (p.trainable && !finite<T>(store.gradient_of<T>(p.name, block))) return p.name;
-    return "";
-  });
+  const std::size_t i = index_not_finite(store, block);
+  return i < store.parameters().size() ? store.parameters()[i].name : "";
 }
 
 }  // namespace graingrad

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "value/buckets.h"
@@ -18,7 +20,8 @@ struct Action {
     combine,  ///< gradient block `block` += gradient block `source`
     reduce,   ///< the sum over all ranks arrives in block 0
     decide,   ///< the host looks at the numbers
-    update    ///< parameters and state take their new values
+    update,   ///< parameters and state take their new values
+    gather    ///< parameters that other ranks updated arrive
   };
   Kind kind = Kind::run;
   int program = 0;
@@ -67,6 +70,9 @@ struct StepHooks {
   std::function<ExchangeTimes()> reduce;
   /// Looks at block 0; throws to stop training.
   std::function<void()> decide;
+  /// Fetches the parameters that other ranks updated; returns the seconds that it took. Only called where the
+  /// plan says so.
+  std::function<double()> gather = {};
   /// Where it has buckets, `reduce` only finishes what this began.
   Overlap overlap = {};
 };
@@ -106,8 +112,12 @@ class Step {
   Trace* trace_ = nullptr;
 };
 
-/// True where every element of a gradient block is finite.
-bool all_finite(const ParameterStore& store, int block);
+/// True where every element of a gradient block is finite, or its elements [part.first, part.last).
+bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part = std::nullopt);
+/// Index of the first parameter whose gradient in `block`, or what lies in `part` of it, is not finite; the
+/// number of parameters if none.
+std::size_t index_not_finite(const ParameterStore& store, int block,
+                             std::optional<Piece> part = std::nullopt);
 /// Name of the first parameter, in order of declaration, whose gradient in `block` is not finite; "" if none.
 std::string first_not_finite(const ParameterStore& store, int block);
 

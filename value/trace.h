@@ -28,7 +28,8 @@ struct TraceEvent {
     combine,  ///< gradient block `index` += another; with a program: the part of all blocks that is final
               ///< after its instruction `index`
     barrier,  ///< waiting for slower ranks before the exchange is finished
-    finish,   ///< nothing is left to compute: waiting for, and moving, the rest of the exchange
+    finish,   ///< nothing is left to compute: waiting for, and moving, the rest of the exchange; `index` 1:
+              ///< the parameters that other ranks updated
     decide,   ///< the host looks at the numbers
     release,  ///< an instant: bucket `index` of the gradient block is final in all blocks of this rank
     exchange  ///< bucket `index` is summed over the ranks, while other lanes may compute

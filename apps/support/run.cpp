@@ -57,6 +57,7 @@ FinalRecord final_record(const std::string& program, const TrainingFlags& flags,
   record.tensor_ranks = training.tensor_ranks();
   record.tensor_grains = training.tensor_grains;
   record.layout = training.layout;
+  record.zero = training.zero;
   record.communication_calls = trainer.traffic().calls;
   record.communication_bytes = trainer.traffic().sent;
   record.phase_seconds = gather_phases(world, log.phases);

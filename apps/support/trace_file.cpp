@@ -97,7 +97,7 @@ std::string describe(const TraceEvent& event, const TraceSubject& subject, std::
     case Kind::barrier:
       return simple("wait for ranks", "exchange", "", 0);
     case Kind::finish:
-      return simple("finish the exchange", "exchange", "", 0);
+      return simple(event.index == 0 ? "finish the exchange" : "gather the parameters", "exchange", "", 0);
     case Kind::decide:
       return simple("decide", "decide", "", 0);
     case Kind::release:

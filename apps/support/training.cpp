@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <numeric>
 
 #include "apps/support/parts.h"
 #include "apps/support/weight_hash.h"
@@ -36,7 +37,17 @@ parallel::ReductionSpec reduction_spec(const Training& training) {
   spec.grains = training.shape.summation.grains;
   spec.barrier = training.split_wait && training.shape.ranks > 1;
   for (const GradientBucket& bucket : training.buckets) spec.buckets.push_back({bucket.first, bucket.last});
+  spec.shards = training.shards;
+  // The sums behind the gradients go to the last rank, which tells the others.
+  if (training.is_sharded()) spec.shards.back() = spec.count;
   return spec;
+}
+
+void shard_optimizer(Training& training, const parallel::Mesh& mesh) {
+  const int ranks = mesh.extent(parallel::Axis::data);
+  if (ranks == 1) return;
+  training.shards = parallel::shard_bounds(training.parts, training.tensor_grains, ranks);
+  training.shape.gathers = true;
 }
 
 void TrainingFlags::declare(Cli& cli) {
@@ -112,14 +123,13 @@ Trainer::Trainer(const Training& training, parallel::Communicator& world, Load l
         std::make_unique<Workspace>(all_programs(training), store, training.team, collectives_.get()));
     workspaces.push_back(workspaces_.back().get());
   }
-  if (training.clip > 0 && training.parts.empty()) norm_.emplace(store);
-  if (training.clip > 0 && !training.parts.empty()) {
-    norm_.emplace(store,
-                  parallel::norm_parts(training.parts, training.tensor_ranks(), training.tensor_grains),
-                  training.parts.front().rank);
-    std::int64_t all = 0;
-    for (const std::int64_t count : norm_->counts()) all += count;
-    norm_parts_.resize(static_cast<std::size_t>(all));
+  if (training.clip > 0) make_norm();
+  if (training.is_sharded()) {
+    gather_.emplace(store, training.shards, data());
+    number_counts_ = shared_numbers(training);
+    numbers_.resize(static_cast<std::size_t>(number_counts_[static_cast<std::size_t>(world.rank())]));
+    all_numbers_.resize(static_cast<std::size_t>(
+        std::accumulate(number_counts_.begin(), number_counts_.end(), std::int64_t{0})));
   }
   reduction_ = parallel::make_reduction(reduction_spec(training), data());
   work_ = AlignedBuffer(static_cast<std::size_t>(reduction_->work_bytes()));
@@ -129,9 +139,31 @@ Trainer::Trainer(const Training& training, parallel::Communicator& world, Load l
     load(workspace, program, steps_, micro_batch);
   };
   StepHooks hooks{load_now, [this] { return reduce(); }, [this] { decide(); }};
+  if (gather_)
+    hooks.gather = [this] {
+      const std::int64_t begin = now_ns();
+      gather_->run();
+      return static_cast<double>(now_ns() - begin) * 1e-9;
+    };
   if (!training_.buckets.empty()) hooks.overlap = overlap();
   step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store,
                 std::move(hooks));
+}
+
+void Trainer::make_norm() {
+  const Training& t = training_;
+  if (t.parts.empty()) {
+    norm_.emplace(t.store);
+    return;
+  }
+  if (t.is_sharded())
+    norm_.emplace(t.store, parallel::norm_parts_of_shards(t.parts, t.mesh, t.tensor_grains), world_.rank());
+  else
+    norm_.emplace(t.store, parallel::norm_parts(t.parts, t.tensor_ranks(), t.tensor_grains),
+                  t.parts.front().rank);
+  const auto counts = norm_->counts();
+  norm_parts_.resize(
+      static_cast<std::size_t>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})));
 }
 
 void Trainer::set_register(std::string_view name, double number) {
@@ -214,22 +246,58 @@ double Trainer::norm() {
   return norm_->total(norm_parts_);
 }
 
+// Each rank has the sums of its shard alone: what all must know to decide alike travels in one message.
+// Returns the index of the first parameter that is not finite, or the number of parameters.
+std::size_t Trainer::share_numbers() {
+  const ParameterStore& store = training_.store;
+  const int data_rank = training_.data_rank(world_.rank());
+  const Piece own = training_.shard(data_rank);
+  bool finite = true;
+  if (norm_) {
+    const std::span<const double> mine = norm_->partial(0, training_.team);
+    std::copy(mine.begin(), mine.end(), numbers_.begin() + 2);
+    finite = std::all_of(mine.begin(), mine.end(), [](double x) { return std::isfinite(x); });
+  } else {
+    finite = all_finite(store, 0, own);
+  }
+  const std::size_t count = store.parameters().size();
+  numbers_[0] = loss_sum_;
+  numbers_[1] = static_cast<double>(finite ? count : index_not_finite(store, 0, own));
+  world_.all_gather(std::span<const double>(numbers_), std::span(all_numbers_), number_counts_,
+                    "loss and norm of the gradient");
+  double first_bad = static_cast<double>(count);
+  double* norm_part = norm_parts_.data();
+  const double* at = all_numbers_.data();
+  for (int rank = 0; rank < world_.size(); ++rank) {
+    if (training_.data_rank(rank) + 1 == training_.shape.ranks) loss_sum_ = at[0];
+    first_bad = std::min(first_bad, at[1]);
+    const double* const end = at + number_counts_[static_cast<std::size_t>(rank)];
+    norm_part = std::copy(at + 2, end, norm_part);
+    at = end;
+  }
+  return static_cast<std::size_t>(first_bad);
+}
+
 void Trainer::decide() {
   const ParameterStore& store = training_.store;
   const Slice loss = store.gradient("loss");
   loss_sum_ = visit_floating(store.dtype(), [&](auto zero) {
     return static_cast<double>(*reinterpret_cast<const decltype(zero)*>(store.gradients(0) + loss.offset));
   });
+  const std::size_t first_bad = gather_ ? share_numbers() : store.parameters().size();
   if (!std::isfinite(loss_sum_)) throw DivergenceError("the loss is not finite; use a smaller --lr");
   if (norm_) {
-    grad_norm_ = norm();
+    grad_norm_ = gather_ ? norm_->total(norm_parts_) : norm();
     // The epsilon that the field's clipping has; a norm of zero stays zero.
     set_register(nn::kGradientScale, std::min(1.0, training_.clip / (*grad_norm_ + 1e-6)));
   }
+  const auto refuse = [](const std::string& name) {
+    throw DivergenceError("the gradient of '" + name + "' is not finite; use a smaller --lr");
+  };
+  if (first_bad < store.parameters().size()) refuse(store.parameters()[first_bad].name);
   // A finite norm says that every element is finite.
-  if (norm_ ? !std::isfinite(*grad_norm_) : !all_finite(store, 0))
-    throw DivergenceError("the gradient of '" + first_not_finite(store, 0) +
-                          "' is not finite; use a smaller --lr");
+  if (norm_ ? !std::isfinite(*grad_norm_) : !gather_ && !all_finite(store, 0))
+    refuse(first_not_finite(store, 0));
 }
 
 std::int64_t Trainer::used_bytes() const {

@@ -16,6 +16,7 @@
 #include "parallel/mesh.h"
 #include "parallel/placement.h"
 #include "parallel/reduction.h"
+#include "parallel/shards.h"
 #include "parallel/step_plan.h"
 #include "value/global_norm.h"
 #include "value/step.h"
@@ -64,7 +65,17 @@ struct Training {
   std::vector<parallel::ParameterPart> parts = {};
   std::int64_t tensor_grains = 1;
   std::string layout = "data";
+  /// What --zero says.
+  std::int64_t zero = 0;
+  /// Where each data rank's shard begins (parallel::shard_bounds), of which it has AdamW's moments and which
+  /// it updates; empty: every rank has and updates all. The update is this rank's.
+  std::vector<std::int64_t> shards = {};
 
+  bool is_sharded() const { return !shards.empty(); }
+  /// The elements of the gradient block that data rank `data` updates.
+  Piece shard(int data) const {
+    return {shards[static_cast<std::size_t>(data)], shards[static_cast<std::size_t>(data) + 1]};
+  }
   int tensor_ranks() const { return mesh.extent(parallel::Axis::tensor); }
   /// Where a rank of the job stands along the data axis: where no tensor is cut, all ranks are along it.
   int data_rank(int rank) const {
@@ -74,6 +85,10 @@ struct Training {
 
 /// Elements of all parameters of the model, whatever this rank holds of them.
 std::int64_t serial_elements(const Training& training);
+
+/// Cuts the optimizer's state among the data ranks of `mesh`: what --zero 1 does, before the update is
+/// recorded for shard(). Needs the parts. One data rank keeps all.
+void shard_optimizer(Training& training, const parallel::Mesh& mesh);
 
 /// Sets what the flags and the mesh decide once the shape's micro-batches are known: ranks, grains, the
 /// reduction, the schedule. Throws what check_summation throws.
@@ -88,6 +103,12 @@ std::vector<const Program*> all_programs(const Training& training);
 
 /// What the reduction of a step is about.
 parallel::ReductionSpec reduction_spec(const Training& training);
+/// What rank `rank` of the job moves in a step beside the collectives of its programs: the gradients' sums
+/// and, where they are exchanged, the numbers that every rank looks at and the shards' parameters.
+parallel::Traffic step_traffic(const Training& training, int rank);
+/// How many numbers each rank of the job tells the others before the update: where the optimizer is sharded,
+/// the loss, what is not finite, and its subtrees of the norm; else none.
+std::vector<std::int64_t> shared_numbers(const Training& training);
 
 /// The bytes that rank `rank` of the job, which runs these programs, will use: a pure function of the
 /// training, nothing is allocated.
@@ -96,6 +117,8 @@ PlanBytes plan_bytes(const Training& training, int rank);
 std::pair<int, PlanBytes> fullest_rank(const Training& training);
 /// The plan as a table, with what smaller --grains would save; one line an entry.
 std::vector<std::string> describe_plan(const Training& training, const PlanBytes& plan);
+/// The moments of each data rank, where the optimizer is sharded: a line or two, else none.
+std::vector<std::string> describe_shards(const Training& training);
 /// "2 rank(s) need 3.00 MiB (each: parameters ...)", and what would need less.
 std::string memory_need(const PlanBytes& plan, int ranks);
 std::string memory_advice(const Training& training, const PlanBytes& plan);
@@ -150,6 +173,8 @@ class Trainer {
 
   parallel::Communicator& data() const { return data_ ? *data_ : world_; }
   double norm();
+  std::size_t share_numbers();
+  void make_norm();
 
   Training training_;
   parallel::Communicator& world_;
@@ -163,7 +188,10 @@ class Trainer {
   std::vector<void*> pieces_;
   std::optional<Step> step_;
   std::optional<GlobalNorm> norm_;
-  std::vector<double> norm_parts_;  ///< of all tensor ranks
+  std::vector<double> norm_parts_;  ///< of all ranks that count
+  std::optional<parallel::ShardGather> gather_;
+  std::vector<double> numbers_, all_numbers_;  ///< see shared_numbers: this rank's, and all ranks'
+  std::vector<std::int64_t> number_counts_;
   std::optional<double> grad_norm_;
   double loss_sum_ = 0;
   std::int64_t steps_ = 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "apps/support/training.h"
+#include "nn/optimizer.h"
 
 namespace graingrad::apps {
 namespace {
@@ -12,7 +13,44 @@ std::int64_t aligned_bytes(std::int64_t bytes) {
   return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
 }
 
+std::int64_t state_bytes(const Training& training, int data_rank) {
+  if (!training.is_sharded()) return aligned_bytes(training.store.state_bytes());
+  return aligned_bytes(nn::adamw_state_bytes(training.store, training.shard(data_rank)));
+}
+
 }  // namespace
+
+std::vector<std::int64_t> shared_numbers(const Training& training) {
+  if (!training.is_sharded()) return {};
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(training.mesh.size()), 2);
+  if (training.clip == 0) return counts;
+  const GlobalNorm norm(training.store,
+                        parallel::norm_parts_of_shards(training.parts, training.mesh, training.tensor_grains),
+                        0);
+  for (std::size_t r = 0; r < counts.size(); ++r) counts[r] += norm.counts()[r];
+  return counts;
+}
+
+parallel::Traffic step_traffic(const Training& training, int rank) {
+  const int data_rank = training.data_rank(rank), data_ranks = training.shape.ranks;
+  parallel::Traffic traffic = parallel::expected_traffic(reduction_spec(training), data_ranks, data_rank);
+  std::vector<std::int64_t> counts = shared_numbers(training);
+  if (training.is_sharded()) {
+    traffic += parallel::gather_traffic(training.store, training.shards, data_rank);
+  } else if (training.clip > 0 && training.tensor_ranks() > 1) {
+    const GlobalNorm norm(
+        training.store, parallel::norm_parts(training.parts, training.tensor_ranks(), training.tensor_grains),
+        0);
+    counts.assign(norm.counts().begin(), norm.counts().end());
+    rank = training.parts.front().rank;
+  }
+  if (counts.empty()) return traffic;
+  // An all-gather of so many numbers in f64.
+  std::int64_t all = 0;
+  for (const std::int64_t count : counts) all += count;
+  const std::int64_t own = counts[static_cast<std::size_t>(rank)];
+  return traffic += {1, 8 * own * (std::ssize(counts) - 1), 8 * (all - own)};
+}
 
 std::vector<const Program*> all_programs(const Training& training) {
   std::vector<const Program*> programs = training.programs;
@@ -32,7 +70,7 @@ PlanBytes plan_bytes(const Training& training, int rank) {
   PlanBytes bytes;
   bytes.parameters = aligned_bytes(training.store.parameter_bytes());
   bytes.gradients = plan.step.gradient_blocks * aligned_bytes(training.store.gradient_bytes());
-  bytes.state = aligned_bytes(training.store.state_bytes());
+  bytes.state = state_bytes(training, data_rank);
   // The constants lie in the Programs, once; everything else once a worker.
   bytes.activations =
       training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
@@ -87,6 +125,27 @@ std::vector<std::string> describe_plan(const Training& training, const PlanBytes
   if (const FewerGrains less = fewer_grains(training, plan); less.saved > 0)
     lines.push_back(fmt::format("  --grains {} would save {}", less.grains, mebibytes(less.saved)));
   return lines;
+}
+
+std::vector<std::string> describe_shards(const Training& training) {
+  if (!training.is_sharded()) return {};
+  constexpr int kMost = 16;
+  const int ranks = training.shape.ranks;
+  int least = 0, most = 0;
+  std::string moments;
+  for (int r = 0; r < ranks; ++r) {
+    const std::int64_t bytes = state_bytes(training, r);
+    if (r < kMost) moments += fmt::format("{}{}: {}", r == 0 ? "" : ", ", r, bytes);
+    if (bytes < state_bytes(training, least)) least = r;
+    if (bytes > state_bytes(training, most)) most = r;
+  }
+  const std::string tensor =
+      training.tensor_ranks() > 1 ? fmt::format(" of tensor rank {}", training.parts.front().rank) : "";
+  return {fmt::format("zero 1: bytes of moments by data rank{}: {}{}", tensor, moments,
+                      ranks > kMost ? ", ..." : ""),
+          fmt::format("  least {} on data rank {}, most {} on {}; on one rank {}",
+                      state_bytes(training, least), least, state_bytes(training, most), most,
+                      nn::adamw_state_bytes(training.store, {0, training.shards.back()}))};
 }
 
 std::string memory_need(const PlanBytes& plan, int ranks) {

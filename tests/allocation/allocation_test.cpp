@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/gpt_model.h"
 #include "apps/regression_model.h"
 #include "apps/support/training.h"
 #include "nn/init.h"
@@ -99,6 +100,35 @@ void run_gpt(int threads, cpu::Schedule schedule, ReductionKind reduce) {
                        describe("gpt, " + std::string(cpu::name_of(schedule)), threads, reduce));
 }
 
+// Moments in shards, with clipping: what ranks tell each other before and behind the update.
+void run_zero(int threads) {
+  GptOptions o;
+  o.model = "gpt";
+  o.layers = 2;
+  o.heads = 4;
+  o.width = 64;
+  o.sequence = 40;
+  o.vocab = 50;
+  o.global_batch = 7;
+  o.optimizer = "adamw";
+  o.clip_grad = 0.5;
+  o.zero = "1";
+  GptSetup setup(o, o.mesh(test_world().size()), test_world().rank(), threads);
+  Trainer trainer(setup.training, test_world(),
+                  [](Workspace& workspace, const Program& program, std::int64_t step, std::int64_t m) {
+                    for (const char* name : {"tokens", "targets"})
+                      for (std::int32_t& id : workspace.input<std::int32_t>(program, name))
+                        id = static_cast<std::int32_t>(
+                            (&id - workspace.input<std::int32_t>(program, name).data() + step + m) % 50);
+                  });
+  trainer.initialize(1);
+  trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.tokens_per_step()));
+  trainer.set_register(nn::kGradientScale, 1);
+  trainer.set_register(nn::kLearningRate, 1e-3);
+  set_step_registers(o, trainer, 0);
+  expect_no_allocation(setup.training, trainer, describe("gpt, zero 1", threads, ReductionKind::tree));
+}
+
 constexpr ReductionKind kReductions[] = {ReductionKind::tree, ReductionKind::allreduce,
                                          ReductionKind::gather_broadcast};
 
@@ -117,6 +147,10 @@ TEST(Allocation, Gpt) {
     for (const int threads : {1, 2}) run_gpt(threads, cpu::Schedule::fixed, reduce);
   run_gpt(2, cpu::Schedule::dynamic, ReductionKind::tree);
   run_gpt(2, cpu::Schedule::guided, ReductionKind::tree);
+}
+
+TEST(Allocation, Zero) {
+  for (const int threads : {1, 2}) run_zero(threads);
 }
 
 // Each way to allocate is seen, and is counted as ours.

@@ -115,6 +115,43 @@ TEST(AdamW, IsOneNodeForEachRunOfTrainableParameters) {
   EXPECT_EQ(model.store.parameters().size(), kParameters.size());
 }
 
+// What each shard's owner updates is what one update changes, and together the moments are as many.
+TEST(AdamW, ShardsAreTheWhole) {
+  const auto train = [](Model& model) {
+    for (std::uint64_t step = 1; step <= 3; ++step) {
+      model.set_gradients(step);
+      for (const std::string_view name : {kAdamWCorrection1, kAdamWCorrection2})
+        model.workspace->set_register(name, 1.5);
+      model.workspace->run(model.update, Phase::forward);
+    }
+  };
+  Model whole([](Graph& graph, ParameterStore& store) { record_adamw(graph, store); });
+  train(whole);
+  const std::int64_t elements = whole.store.gradient_elements();
+  EXPECT_EQ(adamw_state_bytes(whole.store, {0, elements}), whole.store.state_bytes());
+  // Inside a matrix, at the frozen parameter, inside a vector, an empty one.
+  const std::vector<std::int64_t> bounds{0, 20, 53, 53, 56, elements};
+  for (std::size_t r = 0; r + 1 < bounds.size(); ++r) {
+    const Piece shard{bounds[r], bounds[r + 1]};
+    Model own([&](Graph& graph, ParameterStore& store) { record_adamw(graph, store, {}, shard); });
+    train(own);
+    EXPECT_EQ(own.store.state_bytes(), adamw_state_bytes(own.store, shard));
+    EXPECT_EQ(own.update.instructions.size(), shard.first == shard.last ? 0u : 1u);
+    std::int64_t at = 0;
+    for (const ParameterDescription& d : kParameters)
+      for (std::size_t i = 0; i < own.values(d).size(); ++i) {
+        const bool mine = d.trainable && at >= shard.first && at < shard.last;
+        EXPECT_EQ(own.values(d)[i], mine ? whole.values(d)[i] : Model::number(d.name, i, 0)) << d.name << i;
+        at += d.trainable ? 1 : 0;
+      }
+  }
+  // Both runs of parameters.
+  Model two([](Graph& graph, ParameterStore& store) { record_adamw(graph, store, {}, Piece{50, 60}); });
+  EXPECT_EQ(two.update.instructions.size(), 2u);
+  EXPECT_EQ(two.store.state("adamw.m.0").spec.to_string(), "f64[3]");
+  EXPECT_EQ(two.store.parameter("adamw.1").spec.to_string(), "f64[7]");
+}
+
 TEST(AdamW, CorrectsBothMomentsForTheirStart) {
   const AdamWOptions options{.beta1 = 0.9, .beta2 = 0.999};
   for (const std::int64_t step : {1, 2, 3, 17, 1000, 1000000}) {

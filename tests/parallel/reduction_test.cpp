@@ -210,6 +210,57 @@ TYPED_TEST(Reductions, BucketsInAnyOrderHaveTheSerialBits) {
   }
 }
 
+// Bounds of shards of `count` elements: even, all the last one's, and uneven with empty ones.
+std::vector<std::vector<std::int64_t>> shard_choices(std::int64_t count, int ranks) {
+  std::vector<std::int64_t> even, last(static_cast<std::size_t>(ranks) + 1, 0), uneven{0};
+  for (int r = 0; r <= ranks; ++r) even.push_back(cut(count, ranks, r));
+  last.back() = count;
+  for (int r = 1; r < ranks; ++r) uneven.push_back(r % 2 == 0 ? uneven.back() : count * r / (ranks + 2));
+  uneven.push_back(count);
+  return {even, last, uneven};
+}
+
+// Each rank gets its shard with the bits that every rank gets of the whole, and half of it moves.
+TYPED_TEST(Reductions, ShardsHaveTheSerialBits) {
+  using T = TypeParam;
+  Communicator& comm = test_world();
+  const auto me = static_cast<std::size_t>(comm.rank());
+  for (const std::int64_t grains : {4, 5, 13})
+    for (const std::int64_t count : {0, 5, 1031, 10007}) {
+      const auto expected = tree_sum<T>(0, grains, count);
+      for (const auto& shards : shard_choices(count, comm.size()))
+        for (const std::int64_t limit : {1 << 20, 4096})
+          for (const bool cut_up : {false, true}) {
+            auto spec = spec_of<T>(ReductionKind::tree, count, grains);
+            spec.shards = shards;
+            spec.work_limit = limit;
+            spec.small_block = count == 5 ? 2048 : 0;
+            if (cut_up && count > 1000) spec.buckets = {{900, count}, {899, 900}, {0, 899}};
+            const auto got = reduced<T>(spec, comm, cut_up);
+            for (std::int64_t i = shards[me]; i < shards[me + 1]; ++i)
+              ASSERT_EQ(got[static_cast<std::size_t>(i)], expected[static_cast<std::size_t>(i)])
+                  << grains << " " << count << " " << limit << " " << i;
+          }
+    }
+}
+
+TEST(ReductionShards, MoveHalfAndAreRefusedElsewhere) {
+  Communicator& comm = test_world();
+  auto spec = spec_of<float>(ReductionKind::tree, 120000, 12);
+  Traffic whole, sharded;
+  reduced<float>(spec, comm, true, &whole);
+  spec.shards = shard_choices(120000, comm.size())[0];
+  reduced<float>(spec, comm, true, &sharded);
+  const std::int64_t mine = 4 * 120000 / comm.size();
+  EXPECT_EQ(whole.sent - sharded.sent, mine * (comm.size() - 1));
+  EXPECT_EQ(whole.received - sharded.received, comm.size() == 1 ? 0 : 4 * 120000 - mine);
+  spec.kind = ReductionKind::allreduce;
+  EXPECT_THROW(make_reduction(spec, comm), UsageError);
+  spec.kind = ReductionKind::tree;
+  spec.shards.back() = 119999;
+  EXPECT_THROW(make_reduction(spec, comm), UsageError);
+}
+
 TEST(ReductionBuckets, AreReleasedInTurn) {
   auto spec = spec_of<float>(ReductionKind::tree, 2000, test_world().size());
   spec.buckets = {{1000, 2000}, {0, 1000}};

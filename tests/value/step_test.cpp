@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -169,6 +170,42 @@ TEST(Step, AThrowingHookEndsTheStep) {
   EXPECT_EQ(t.store.values_of<double>("w")[0], 0.5) << "the update did not run";
 }
 
+TEST(Step, GathersBehindTheUpdate) {
+  Training t;
+  Workspace workspace({&t.program, &t.update}, t.store, {});
+  workspace.set_register("lr", 0.01);
+  StepHooks hooks = t.hooks();
+  std::vector<double> seen;
+  hooks.gather = [&] {
+    seen.push_back(t.store.values_of<double>("w")[0]);
+    return 2.0;
+  };
+  const StepPlan plan{.workers = {{zero(0), run(0, 0)}},
+                      .joint = {simple(Kind::update), simple(Kind::gather)}};
+  Step step(plan, {&t.program}, t.update, {&workspace}, t.store, hooks);
+  EXPECT_EQ(step.run().communicate, 2);
+  ASSERT_EQ(seen.size(), 1u);
+  EXPECT_NEAR(seen[0], 0.5 - 0.01 * Training::by_hand({0.5, -0.25}, 1)[0], 1e-12);
+}
+
+// Of the whole block, or of a part of it.
+TEST(Step, FindsWhatIsNotFinite) {
+  Training t;
+  std::fill_n(t.store.gradient_of<double>("w").begin(), 2, 1.0);
+  t.store.gradient_of<double>("loss")[0] = 1;
+  EXPECT_TRUE(all_finite(t.store, 0));
+  EXPECT_EQ(index_not_finite(t.store, 0), 1u);
+  EXPECT_EQ(first_not_finite(t.store, 0), "");
+  t.store.gradient_of<double>("w")[1] = std::numeric_limits<double>::infinity();
+  EXPECT_FALSE(all_finite(t.store, 0));
+  EXPECT_TRUE(all_finite(t.store, 0, Piece{0, 1}));
+  EXPECT_FALSE(all_finite(t.store, 0, Piece{1, 2}));
+  EXPECT_EQ(index_not_finite(t.store, 0, Piece{1, 2}), 0u);
+  EXPECT_EQ(index_not_finite(t.store, 0, Piece{0, 1}), 1u);
+  EXPECT_EQ(index_not_finite(t.store, 0, Piece{2, 3}), 1u);
+  EXPECT_EQ(first_not_finite(t.store, 0), "w");
+}
+
 TEST(Step, RefusesPlansThatDoNotFit) {
   Training t;
   Workspace workspace({&t.program, &t.update}, t.store, {});
@@ -177,6 +214,7 @@ TEST(Step, RefusesPlansThatDoNotFit) {
   };
   EXPECT_THROW(make({.workers = {{}, {}}, .joint = {}}), UsageError);
   EXPECT_THROW(make({.workers = {{}}, .joint = {}, .gradient_blocks = 4}), UsageError);
+  EXPECT_THROW(make({.workers = {{}}, .joint = {simple(Kind::gather)}}), UsageError);
 }
 
 TEST(Step, FindsTheFirstNumberThatIsNotFinite) {

@@ -68,6 +68,29 @@ TEST(ParameterStore, AllocatesWhatItDeclared) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(store.gradients(1)) % 64, 0u);
 }
 
+TEST(ParameterStore, FindsPartsOfRunsOfTrainableParameters) {
+  ParameterStore store(DType::f32);
+  for (const char* name : {"frozen", "a", "b", "fixed", "c"})
+    store.add(describe(name, {{*name == 'b' ? 5 : 2, "r"}, {3, "c"}}, *name != 'f'));
+  const auto runs = store.trainable_runs();
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[0].first, 1u);
+  EXPECT_EQ(runs[0].count, 2u);
+  EXPECT_EQ(runs[0].value, 6);
+  EXPECT_EQ(runs[0].gradient, 0);
+  EXPECT_EQ(runs[0].elements, 21);
+  EXPECT_EQ(runs[1].first, 4u);
+  EXPECT_EQ(runs[1].value, 33);
+  EXPECT_EQ(runs[1].gradient, 21);
+  store.add_range("part", 1, 2, Piece{4, 20});
+  EXPECT_EQ(store.parameter("part").offset, 10 * 4);
+  EXPECT_EQ(store.gradient("part").offset, 4 * 4);
+  EXPECT_EQ(store.gradient("part").spec.to_string(), "f32[16]");
+  EXPECT_THROW(store.add_range("late", 1, 2, Piece{4, 22}), UsageError);
+  EXPECT_THROW(store.add_range("early", 1, 2, Piece{-1, 2}), UsageError);
+  EXPECT_THROW(store.add_range("backwards", 1, 2, Piece{3, 2}), UsageError);
+}
+
 TEST(ParameterStore, FindsARangeAsOneFlatRow) {
   ParameterStore store(DType::f32);
   for (const char* name : {"a", "b", "frozen", "c", "d"})
