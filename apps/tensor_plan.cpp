@@ -60,6 +60,7 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   for (const auto& [op, count] : by_op)
     counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, op);
   lines.push_back("  a micro-batch: " + counts);
+  lines.push_back("  a step: one all_gather of 8 bytes, the hash of the data, which must be the same");
   return lines;
 }
 
