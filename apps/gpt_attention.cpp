@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/gpt_checkpoint.h"
 #include "apps/gpt_model.h"
+#include "apps/graph_picture.h"
 #include "apps/support/build_info.h"
 #include "apps/support/corpus.h"
 #include "apps/support/machine.h"
+#include "apps/support/new_file.h"
+#include "apps/support/replicas.h"
 #include "apps/support/run.h"
 #include "apps/tensor_plan.h"
 #include "parallel/mesh.h"
@@ -69,12 +73,19 @@ void describe_memory_classes(const Output& out, const GptOptions& o, const GptSe
 // What can be seen before a step runs.
 void show(const Output& out, const GptOptions& o, const GptSetup& setup) {
   show_plan(o.seeing, setup.program, out);
-  if (!out.speaks() || o.seeing.draw.empty()) return;
-  const MicroBatch micro_batch = setup.record_micro_batch(o);
-  show_graph(o.seeing, *micro_batch.graph, micro_batch.backward_from);
+  if (out.speaks() && !o.seeing.draw.empty()) show_graph(o.seeing, graph_picture(o, setup));
 }
 
-int dry_run(const GptOptions& o, const Output& out) {
+// Where the run begins, if not at its first step.
+void describe_beginning(const Output& out, const Beginning& beginning) {
+  if (!beginning.file) return;
+  out.say("goes on behind step {} of {}", beginning.step, beginning.file->path());
+  for (const std::string& line : beginning.differences)
+    out.say("warning: {} where it was saved: steps differ from those of a run that goes on unchanged", line);
+}
+
+int dry_run(GptOptions o, const Cli& cli, const Output& out) {
+  describe_beginning(out, beginning_of(o, cli));
   const parallel::Mesh mesh = o.mesh(static_cast<int>(o.common.world));
   const GptSetup setup(o, mesh, 0, static_cast<int>(std::max<std::int64_t>(1, o.common.threads)));
   const Training& training = setup.training;
@@ -103,10 +114,14 @@ int dry_run(const GptOptions& o, const Output& out) {
   return 0;
 }
 
-int train(Job& job, const GptOptions& o, const Cli& cli) {
+int train(Job& job, GptOptions o, const Cli& cli) {
   parallel::Communicator& world = job.start();
   const Output out(o.common.json, job.speaks());
   job.enter("set-up");
+  const Beginning beginning = beginning_of(o, cli);
+  o.seeing.check(o.last_step() - beginning.step, false);
+  const std::string& save = o.checkpoint.save;
+  if (!save.empty() && job.speaks()) NewFile(save, "--save");  // a bad path costs no step
   const Placement placement = place(bind_from_name(o.common.bind), static_cast<int>(o.common.threads));
   if (const auto all = gather_placements(world, placement); job.speaks()) out.say("{}", describe(all));
   const std::int64_t base_rss = peak_rss_bytes();
@@ -125,8 +140,9 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
             training.tensor_ranks() > 1 ? ", layout " + training.layout : "");
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   describe_memory_classes(out, o, setup);
+  describe_beginning(out, beginning);
   show(out, o, setup);
-  Seeing seeing(o.seeing, training, world, o.steps, out);
+  Seeing seeing(o.seeing, training, world, o.last_step() - beginning.step, out);
 
   Trainer trainer(
       training, world,
@@ -141,7 +157,14 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
           corpus.fill(sample, tokens.subspan(first, length), targets.subspan(first, length));
         }
       });
-  trainer.initialize(seed);
+  const std::vector<parallel::PieceInMemory> held = held_pieces(training, o.adamw());
+  if (beginning.file) {
+    load_checkpoint(*beginning.file, held);
+    trainer.continue_behind(beginning.step);
+    check_replicas(held, world);  // every rank has read a file of this name: was it the same?
+  } else {
+    trainer.initialize(seed);
+  }
   trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.tokens_per_step()));
   trainer.set_register(nn::kGradientScale, 1);
   trainer.set_register(kSeedRegister, static_cast<double>(o.common.seed % (std::int64_t{1} << 31)));
@@ -150,15 +173,23 @@ int train(Job& job, const GptOptions& o, const Cli& cli) {
   if (job.speaks() && !o.common.metrics.empty())
     metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
   const RunOptions run{
-      .steps = o.steps,
+      .steps = o.last_step(),
+      .done = beginning.step,
       .units = o.tokens_per_step(),
       .lr = [schedule = o.schedule()](std::int64_t step) { return nn::learning_rate(schedule, step); },
       .before = [&](std::int64_t step) { set_step_registers(o, trainer, step); }};
   seeing.begin(trainer);
   const RunLog log = run_steps(job, trainer, metrics, run, [&](std::int64_t step, double loss, double rate) {
     out.say("step {:>5}  loss {:.6f}  {:>9.0f} tokens/s", step, loss, rate);
-    seeing.after(trainer, step);
+    seeing.after(trainer, step - beginning.step);
+    if (o.checkpoint.check_replicas > 0 && step % o.checkpoint.check_replicas == 0)
+      check_replicas(held, world);
   });
+  if (!save.empty()) {
+    job.enter("save");
+    save_checkpoint(save, "--save", held, checkpoint_metadata(o, training, run.steps), world);
+    out.say("saved behind step {}: {}", run.steps, save);
+  }
 
   job.enter("report");
   FinalRecord record = final_record("gpt_attention", o.common, training, trainer, log, run,
@@ -198,12 +229,13 @@ int main(int argc, char** argv) {
             "Trains attention layers or a GPT on text, on any number of ranks: same bits on all.",
             {"--steps 20 --untie",
              "--model gpt --layers 4 --width 128 --sequence 64 --micro-batch 4 --clip-grad 1",
-             "--size gpt2 --dry-run", "--model gpt --zero 1", "--threads 2 --metrics run.jsonl",
-             "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
+             "--model gpt --steps 100 --save run.safetensors",
+             "--model gpt --steps 200 --load run.safetensors --save run.safetensors", "--model gpt --zero 1", "--size gpt2 --dry-run",
+             "--threads 2 --metrics run.jsonl", "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
     options.settle(cli);
-    if (options.common.dry_run) return dry_run(options, Output(options.common.json, job.speaks()));
+    if (options.common.dry_run) return dry_run(options, cli, Output(options.common.json, job.speaks()));
     return train(job, options, cli);
   });
 }

@@ -11,7 +11,6 @@
 #include "apps/support/machine.h"
 #include "apps/support/text.h"
 #include "parallel/coalesce.h"
-#include "parallel/partition.h"
 #include "value/gradient.h"
 #include "value/ops/random.h"
 
@@ -50,7 +49,7 @@ void GptOptions::declare(Cli& cli) {
   cli.choice("--dtype", dtype, "element type", {"f32", "f64"});
   cli.integer("--micro-batch", micro_batch, "sequences recorded in one graph", {1, 1 << 20});
   cli.integer("--global-batch", global_batch, "sequences of a step, over all ranks", {1, 1 << 30});
-  cli.integer("--steps", steps, "optimizer steps", {1});
+  cli.integer("--steps", steps, "optimizer steps of the training, those before --load included", {1});
   cli.choice("--optimizer", optimizer, "auto: sgd for attention, adamw for block and gpt",
              {"auto", "sgd", "adamw"});
   cli.real("--lr", lr, "learning rate; 0: 0.1 for sgd, 0.001 for adamw", {0});
@@ -93,6 +92,7 @@ void GptOptions::declare(Cli& cli) {
   cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
   common.declare(cli);
   seeing.declare(cli);
+  checkpoint.declare(cli);
 }
 
 void GptOptions::settle(const Cli& cli) {
@@ -125,7 +125,9 @@ void GptOptions::settle(const Cli& cli) {
         common.reduce));
   if (min_lr > lr) throw UsageError(fmt::format("--min-lr {} is above --lr {}; lower it", min_lr, lr));
   memory_bytes();
-  seeing.check(steps, common.dry_run);
+  if (last_step() > steps)
+    throw UsageError(fmt::format("--stop-after {} is behind --steps {}; lower it", last_step(), steps));
+  seeing.check(last_step(), common.dry_run);
 }
 
 nn::GptConfig GptOptions::config() const {
@@ -253,24 +255,40 @@ std::unique_ptr<Graph> GptSetup::record_serial(const GptOptions& o, Value& loss)
   return graph;
 }
 
+namespace {
+
+// Accumulates the loss and the gradient of every trainable one of `parameters`.
+void add_backward(MicroBatch& micro_batch, Value loss, std::span<const ParameterDescription> parameters) {
+  Graph& graph = *micro_batch.graph;
+  graph.accumulate("loss", loss);
+  micro_batch.backward_from = static_cast<NodeId>(graph.size());
+  std::vector<Value> leaves;
+  for (const ParameterDescription& p : parameters)
+    if (p.trainable) leaves.push_back(graph.parameter(p));
+  micro_batch.unreached =
+      accumulate_gradients(loss, graph.register_value("inverse_count", loss.dtype()), leaves);
+}
+
+}  // namespace
+
 MicroBatch GptSetup::record_micro_batch(const GptOptions& o) const {
   Value serial_loss;
   const std::unique_ptr<Graph> serial = record_serial(o, serial_loss);
   parallel::Partitioned cut = parallel::partition(*serial, std::span(&serial_loss, 1), training.parts,
                                                   o.table(), training.mesh, rank_, training.tensor_grains);
-  MicroBatch result{std::move(cut.graph), 0, {}, std::move(cut.gathered)};
-  Graph& graph = *result.graph;
-  const Value loss = cut.outputs[0];
-  graph.accumulate("loss", loss);
-  result.backward_from = static_cast<NodeId>(graph.size());
-  std::vector<Value> leaves;
-  for (const ParameterDescription& p : store.parameters())
-    if (p.trainable) leaves.push_back(graph.parameter(p));
-  result.unreached = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), leaves);
-  if (Rewritten joined = parallel::coalesce_sums(graph, result.backward_from); joined.graph != nullptr) {
-    result.graph = std::move(joined.graph);
-    result.backward_from = joined.backward_from;
-  }
+  MicroBatch result{std::move(cut.graph), 0, {}, std::move(cut.gathered), std::move(cut.parts)};
+  add_backward(result, cut.outputs[0], store.parameters());
+  Rewritten joined = parallel::coalesce_sums(*result.graph, result.backward_from);
+  if (joined.graph == nullptr) return result;
+  result.graph = std::move(joined.graph);
+  result.backward_from = joined.backward_from;
+  return result;
+}
+
+MicroBatch GptSetup::record_serial_micro_batch(const GptOptions& o) const {
+  Value loss;
+  MicroBatch result{record_serial(o, loss), 0, {}, {}, {}};
+  add_backward(result, loss, model.parameters());
   return result;
 }
 

@@ -5,12 +5,13 @@
 #include <optional>
 #include <string>
 
+#include "apps/support/checkpoint.h"
 #include "apps/support/seeing.h"
 #include "apps/support/training.h"
 #include "nn/gpt.h"
 #include "nn/optimizer.h"
 #include "nn/schedule.h"
-#include "parallel/placement.h"
+#include "parallel/partition.h"
 #include "value/compile.h"
 
 namespace graingrad::apps {
@@ -19,6 +20,7 @@ namespace graingrad::apps {
 struct GptOptions {
   TrainingFlags common;
   SeeingFlags seeing;
+  CheckpointFlags checkpoint;
   std::string model = "attention", size = "custom", activation = "gelu", dtype = "f32", data;
   std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
   bool untie = false;
@@ -44,6 +46,8 @@ struct GptOptions {
   AdamWOptions adamw_options() const;
   nn::LearningRate schedule() const;
   std::int64_t tokens_per_step() const { return global_batch * sequence; }
+  /// The step behind which the run ends, counted from the training's beginning.
+  std::int64_t last_step() const { return checkpoint.stop_after > 0 ? checkpoint.stop_after : steps; }
   /// --memory in bytes; 0: no limit.
   std::int64_t memory_bytes() const;
   /// The mesh of `ranks` ranks. Throws LayoutError where --tensor does not divide them.
@@ -64,6 +68,8 @@ struct MicroBatch {
   std::vector<std::string> unreached;
   /// Ops that work on gathered values, one line each.
   std::vector<std::string> gathered;
+  /// Values of the forward phase of which this rank has a part.
+  std::vector<parallel::PartOfValue> parts;
 };
 
 /// A rank's run before it has memory: model, store, programs, training.
@@ -89,6 +95,8 @@ class GptSetup {
   std::unique_ptr<Graph> record_serial(const GptOptions& options, Value& loss) const;
   /// Forward and backward of one micro-batch on this rank.
   MicroBatch record_micro_batch(const GptOptions& options) const;
+  /// The same of the serial model, before it is partitioned.
+  MicroBatch record_serial_micro_batch(const GptOptions& options) const;
   /// 6 a parameter a token, and attention; see nn::Gpt::flops_per_token.
   std::int64_t flops_per_step(const GptOptions& options) const;
 

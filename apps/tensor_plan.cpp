@@ -65,6 +65,7 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   lines.push_back("  a micro-batch: " + counts);
   if (by_op.contains("coalesced"))
     lines.push_back("  coalesced: the gradients of all parameters that are whole here while rows are cut");
+  lines.push_back("  a step: one all_gather of 8 bytes, the hash of the data, which must be the same");
   return lines;
 }
 

@@ -51,7 +51,7 @@ class Partitioner {
         grains_(grains),
         group_{std::string(name_of(Axis::tensor)), mesh.extent(Axis::tensor),
                mesh.coordinates(rank)[Axis::tensor]},
-        result_{std::make_unique<Graph>(), {}, {}},
+        result_{std::make_unique<Graph>(), {}, {}, {}},
         to_(*result_.graph),
         differentiable_(from.size(), false) {}
 
@@ -75,6 +75,10 @@ class Partitioner {
         place_whole();
     }
     for (const Value& value : outputs) result_.outputs.push_back(whole(held(from_.check(value))));
+    for (const auto& [serial, h] : held_)
+      if (h.dim >= 0)
+        result_.parts.push_back({h.now, h.dim, to_.spec(h.now).shape[h.dim], h.serial[h.dim],
+                                 h.units[static_cast<std::size_t>(h.dim)]});
     for (std::size_t r = 0; r < layout_.rows.size() && group_.ranks > 1; ++r)
       if (const LayoutRow& row = layout_.rows[r]; row.output && !row.optional && !used_[r])
         throw UsageError(

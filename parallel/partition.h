@@ -12,6 +12,14 @@
 
 namespace graingrad::parallel {
 
+/// A value of which a rank has indices of one dim: what pictures and tables say about it.
+struct PartOfValue {
+  OutputRef value;  ///< in the rank's graph
+  int dim = 0;
+  std::int64_t extent = 0, serial_extent = 0;
+  std::int64_t unit = 1;  ///< the smallest run of indices that is never cut apart: a head's
+};
+
 /// What `partition` makes.
 struct Partitioned {
   std::unique_ptr<Graph> graph;
@@ -19,6 +27,8 @@ struct Partitioned {
   /// One line for each op that no signature describes and that therefore works on whole values that had to
   /// be gathered.
   std::vector<std::string> gathered;
+  /// All values that this rank has a part of, in the order of the serial graph.
+  std::vector<PartOfValue> parts;
 };
 
 /// Re-records `serial`, a graph without effects or gradients, for rank `rank` of the mesh. Parameters have

@@ -75,6 +75,7 @@ class ParameterStore {
   Slice parameter(std::string_view name) const;
   Slice gradient(std::string_view name) const;
   Slice state(std::string_view name) const;
+  bool has_state(std::string_view name) const { return states_.contains(name); }
   Slice register_value(std::string_view name) const;
 
   /// Takes the memory: one block of values (uninitialised), `gradient_blocks` blocks of gradients, the state

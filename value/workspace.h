@@ -50,6 +50,11 @@ class Workspace {
     return {reinterpret_cast<T*>(address(program, program.inputs.find(name)->second)),
             static_cast<std::size_t>(spec.shape.size())};
   }
+  /// The same as bytes, of any dtype.
+  std::span<std::byte> input_bytes(const Program& program, std::string_view name) const {
+    const Spec& spec = input_spec(program, name);
+    return {address(program, program.inputs.find(name)->second), static_cast<std::size_t>(spec.bytes())};
+  }
   /// The numbers of output `i` after a run.
   template <class T>
   std::span<const T> output(const Program& program, std::size_t i) const {

@@ -14,7 +14,7 @@ RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOpti
                  const std::function<void(std::int64_t, double, double)>& after) {
   RunLog log;
   const auto units = static_cast<double>(options.units);
-  for (std::int64_t step = 1; step <= options.steps; ++step) {
+  for (std::int64_t step = options.done + 1; step <= options.steps; ++step) {
     job.enter(fmt::format("{} {}", options.step_name, step));
     const double lr = options.lr(step - 1);
     trainer.set_register(nn::kLearningRate, lr);

@@ -19,7 +19,8 @@ struct RunLog {
 };
 
 struct RunOptions {
-  std::int64_t steps = 1;
+  std::int64_t steps = 1;  ///< the last step, counted from the training's beginning
+  std::int64_t done = 0;   ///< steps that were done before this run
   std::int64_t units =
       1;  ///< tokens, or samples, of one step over all ranks: what losses and rates are divided by
   /// The learning rate of step 0, 1, ..., which the register nn::kLearningRate takes.
@@ -29,7 +30,8 @@ struct RunOptions {
   std::string step_name = "step";
 };
 
-/// Trains; writes a step record after each step and then calls `after(step, loss, units a second)`.
+/// Trains steps done + 1 to steps, one at least; writes a step record after each and then calls `after(step,
+/// loss, units a second)`.
 RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOptions& options,
                  const std::function<void(std::int64_t, double, double)>& after);
 

@@ -6,7 +6,6 @@
 
 #include "apps/support/plan_picture.h"
 #include "apps/support/plan_table.h"
-#include "value/draw.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -33,12 +32,17 @@ std::size_t events_of_step(const Training& training, int rank) {
 
 void SeeingFlags::declare(Cli& cli) {
   cli.text("--trace", trace, "write one step as Chrome trace JSON, for Perfetto or chrome://tracing", "FILE");
-  cli.integer("--trace-step", trace_step, "the step to trace; the last one where there are fewer", {1});
+  cli.integer("--trace-step", trace_step, "the step of this run to trace; the last one where there are fewer",
+              {1});
   cli.toggle("--profile", profile,
              "print where the time of all steps but the first went, by op and by scope");
   cli.toggle("--plan", plan, "print the largest buffers of a micro-batch where memory is fullest");
   cli.text("--plan-svg", plan_svg, "draw the buffers of a micro-batch over time", "FILE");
-  cli.text("--draw", draw, "write the graph of a micro-batch for Graphviz, folded by scope", "FILE");
+  cli.text(
+      "--draw", draw,
+      "write the graph of a micro-batch for Graphviz, folded by scope; with --tensor the serial graph and "
+      "rank 0's in two boxes of one picture: what it has a part of is blue, conversions are orange",
+      "FILE");
   cli.integer("--fold", fold, "components of a scope that --draw keeps; 0 draws every node", {0, 64});
 }
 
@@ -61,9 +65,9 @@ void show_plan(const SeeingFlags& flags, const Program& program, const Output& o
   for (const std::string& line : describe_buffers(program)) out.say("{}", line);
 }
 
-void show_graph(const SeeingFlags& flags, const Graph& graph, NodeId backward_from) {
+void show_graph(const SeeingFlags& flags, const std::string& picture) {
   TextFile file(flags.draw, "--draw");
-  file.write(draw(graph, {.fold = static_cast<int>(flags.fold), .backward_from = backward_from}));
+  file.write(picture);
   file.close();
 }
 

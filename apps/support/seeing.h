@@ -29,20 +29,21 @@ struct SeeingFlags {
 
 /// Writes --plan-svg and prints --plan, where this rank speaks. Throws IoError.
 void show_plan(const SeeingFlags& flags, const Program& program, const Output& out);
-/// Writes --draw; nodes from `backward_from` on are the backward phase. Throws IoError.
-void show_graph(const SeeingFlags& flags, const Graph& graph, NodeId backward_from);
+/// Writes --draw: a picture in Graphviz's language. Throws IoError.
+void show_graph(const SeeingFlags& flags, const std::string& picture);
 
 /// The trace and the profile of a run. Where neither is asked for it does nothing and costs nothing.
 class Seeing {
  public:
-  /// Makes the files that it will write and takes all its memory. `steps` are those of the run; the trace is
-  /// of the last one where there are fewer than --trace-step. Throws IoError. The programs must outlive it.
+  /// Makes the files that it will write and takes all its memory. `steps` are those of the run, without those
+  /// done before; the trace is of the last one where there are fewer than --trace-step. Throws IoError. The
+  /// programs must outlive it.
   Seeing(const SeeingFlags& flags, const Training& training, parallel::Communicator& world,
          std::int64_t steps, const Output& out);
 
   /// Before the first step.
   void begin(Trainer& trainer);
-  /// After each step, counted from 1.
+  /// After each step, counted from 1 in this run.
   void after(Trainer& trainer, std::int64_t step);
   /// After the last step: writes the trace, measures the machine's peaks and prints the profile. Collective.
   void report();

@@ -114,6 +114,7 @@ Trainer::Trainer(const Training& training, parallel::Communicator& world, Load l
     data_ = group(Axis::data);
     tensor_ = group(Axis::tensor);
     collectives_ = std::make_unique<parallel::GroupCollectives>(*tensor_);
+    same_data_.emplace(*tensor_, mesh.group(world.rank(), Axis::tensor));
   }
   ParameterStore& store = training_.store;
   store.allocate(plan_.step.gradient_blocks);
@@ -137,6 +138,9 @@ Trainer::Trainer(const Training& training, parallel::Communicator& world, Load l
   const auto load_now = [this, load = std::move(load)](Workspace& workspace, const Program& program,
                                                        std::int64_t micro_batch) {
     load(workspace, program, steps_, micro_batch);
+    if (!same_data_) return;
+    for (const auto& [name, spec] : program.input_specs)
+      same_data_->add(workspace.input_bytes(program, name));
   };
   StepHooks hooks{load_now, [this] { return reduce(); }, [this] { decide(); }};
   if (gather_)
@@ -279,6 +283,7 @@ std::size_t Trainer::share_numbers() {
 }
 
 void Trainer::decide() {
+  if (same_data_) same_data_->compare();
   const ParameterStore& store = training_.store;
   const Slice loss = store.gradient("loss");
   loss_sum_ = visit_floating(store.dtype(), [&](auto zero) {

@@ -12,6 +12,7 @@
 #include "apps/support/phases.h"
 #include "apps/support/placement.h"
 #include "apps/support/records.h"
+#include "apps/support/replicas.h"
 #include "parallel/collectives.h"
 #include "parallel/mesh.h"
 #include "parallel/placement.h"
@@ -143,7 +144,10 @@ class Trainer {
   void set_register(std::string_view name, double number);
   /// The norm of the last step's gradient before it was clipped; none where it was not computed.
   std::optional<double> grad_norm() const { return grad_norm_; }
-  /// One optimizer step. Throws DivergenceError naming the first bad tensor before anything is updated.
+  /// The next step is number `steps` (0 is the first): those before were done in another run.
+  void continue_behind(std::int64_t steps) { steps_ = steps; }
+  /// One optimizer step. Throws DivergenceError naming the first bad tensor, and DataError where ranks along
+  /// the tensor axis have loaded different data, before anything is updated.
   PhaseSeconds step();
   /// Steps from now on write to `trace`, which has a lane for each thread and one for the exchange; null:
   /// none.
@@ -181,6 +185,7 @@ class Trainer {
   /// Groups of the mesh's axes; null where the world is the data axis.
   std::unique_ptr<parallel::Communicator> data_, tensor_;
   std::unique_ptr<parallel::GroupCollectives> collectives_;
+  std::optional<SameData> same_data_;  ///< where tensors are cut
   parallel::RankPlan plan_;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
   std::unique_ptr<parallel::Reduction> reduction_;

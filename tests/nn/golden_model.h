@@ -3,10 +3,11 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
+#include "apps/support/safetensors.h"
 #include "nn/gpt.h"
 #include "nn/init.h"
-#include "tests/safetensors.h"
 
 namespace graingrad::nn {
 
@@ -56,9 +57,17 @@ struct GoldenModel {
     for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = token(i / t * (t + 1) + i % t);
     for (std::size_t i = 0; i < targets.size(); ++i) targets[i] = token(i / t * (t + 1) + i % t + 1);
   }
-  /// The numbers of "NAME.safetensors", or of "NAME.part.safetensors".
-  std::map<std::string, StoredTensor> stored(const std::string& part = "") const {
-    return parse_safetensors(bytes_of_file(GRAINGRAD_GOLDEN "/" + name + part + ".safetensors"));
+  /// The numbers of "NAME.safetensors", or of "NAME.part.safetensors", by tensor.
+  std::map<std::string, std::vector<double>> stored(const std::string& part = "") const {
+    const apps::SafetensorsFile file(GRAINGRAD_GOLDEN "/" + name + part + ".safetensors");
+    std::map<std::string, std::vector<double>> numbers;
+    for (const auto& [tensor_name, tensor] : file.header().tensors)
+      visit_floating(tensor.spec.dtype, [&]<class T>(T) {
+        std::vector<T> read(static_cast<std::size_t>(tensor.spec.shape.size()));
+        file.read(tensor, 0, tensor.spec.shape.size(), read.data());
+        numbers[tensor_name].assign(read.begin(), read.end());
+      });
+    return numbers;
   }
 };
 
