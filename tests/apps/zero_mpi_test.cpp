@@ -32,7 +32,7 @@ GptOptions small_gpt() {
 }
 
 // Of a run of some steps on all ranks of `world`.
-struct Run {
+struct Outcome {
   std::string hash;
   double loss = 0;
   PlanBytes plan;
@@ -71,8 +71,8 @@ parallel::Traffic program_traffic(const Program& program, std::int64_t runs) {
   return traffic;
 }
 
-Run train(const GptOptions& o, parallel::Communicator& world,
-          const std::function<void(Trainer&, std::int64_t)>& before_step = {}) {
+Outcome train(const GptOptions& o, parallel::Communicator& world,
+              const std::function<void(Trainer&, std::int64_t)>& before_step = {}) {
   const parallel::Mesh mesh = o.mesh(world.size());
   GptSetup setup(o, mesh, world.rank(), 1);
   const Training& training = setup.training;
@@ -85,7 +85,7 @@ Run train(const GptOptions& o, parallel::Communicator& world,
   trainer.set_register(nn::kGradientScale, 1);
   trainer.set_register(kSeedRegister, 1);
   trainer.set_register(nn::kLearningRate, o.lr);
-  Run run;
+  Outcome run;
   for (std::int64_t step = 0; step < 4; ++step) {
     set_step_registers(o, trainer, step);
     if (before_step) before_step(trainer, step);
@@ -131,14 +131,14 @@ TEST(Zero, IsTheSameOnEveryRank) {
     o.untie = c.untie;
     o.sequence_parallel = c.rows;
     const auto alone = parallel::self_communicator();
-    const Run serial = train(o, *alone);
+    const Outcome serial = train(o, *alone);
     for (const int tensor : {1, 2}) {
       if (ranks % tensor != 0) continue;
       for (const char* zero : {"0", "1"}) {
         o.tensor = tensor;
         o.zero = zero;
         SCOPED_TRACE(std::string(c.name) + ", zero " + zero + ", tensor " + std::to_string(tensor));
-        const Run run = train(o, test_world());
+        const Outcome run = train(o, test_world());
         if (!run.hash.empty()) {
           EXPECT_EQ(run.hash, serial.hash);
         }
