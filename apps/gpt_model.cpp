@@ -10,6 +10,7 @@
 
 #include "apps/support/machine.h"
 #include "apps/support/text.h"
+#include "parallel/coalesce.h"
 #include "parallel/partition.h"
 #include "value/gradient.h"
 #include "value/ops/random.h"
@@ -27,6 +28,12 @@ constexpr std::array<Size, 4> kSizes = {{{"gpt2", 12, 12, 768},
                                          {"gpt2-medium", 24, 16, 1024},
                                          {"gpt2-large", 36, 20, 1280},
                                          {"gpt2-xl", 48, 25, 1600}}};
+
+std::string names_of_layouts() {
+  std::string names;
+  for (const std::string& name : parallel::layout_names()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
 
 }  // namespace
 
@@ -64,8 +71,10 @@ void GptOptions::declare(Cli& cli) {
   cli.real("--clip-grad", clip_grad, "largest norm of the gradient; 0: not clipped", {0});
   cli.integer("--tensor", tensor, "ranks that cut each tensor; the others cut the batch", {1, 1 << 20});
   cli.text("--layout", layout,
-           "which tensors they cut: megatron, or a file of rows '[?]pattern Shard(dim)|Replicate', where the "
-           "last row that matches a parameter's or module's name wins (?: may match nothing)",
+           "which tensors they cut: " + names_of_layouts() +
+               ", or a file of rows '[?]pattern Shard(dim)|Replicate' and '[?]module:out "
+               "Shard(row)|Replicate', where the last row that matches a parameter's or module's name wins "
+               "(?: may match nothing)",
            "NAME|FILE");
   cli.toggle("--sequence-parallel", sequence_parallel,
              "with --layout megatron: cut norms, dropout and the residual stream by rows");
@@ -165,7 +174,8 @@ parallel::Layout GptOptions::table() const {
   std::ostringstream text;
   text << file.rdbuf();
   if (!file || text.str().empty())
-    throw DataError(fmt::format("--layout {}: cannot be read, or is empty; give megatron or a file", layout));
+    throw DataError(fmt::format("--layout {}: cannot be read, or is empty; give one of {}, or a file", layout,
+                                names_of_layouts()));
   return parallel::parse_layout(layout, text.str());
 }
 
@@ -245,6 +255,10 @@ MicroBatch GptSetup::record_micro_batch(const GptOptions& o) const {
   for (const ParameterDescription& p : store.parameters())
     if (p.trainable) leaves.push_back(graph.parameter(p));
   result.unreached = accumulate_gradients(loss, graph.register_value("inverse_count", store.dtype()), leaves);
+  if (training.tensor_ranks() == 1) return result;
+  Rewritten joined = parallel::coalesce_sums(graph, {}, result.backward_from);
+  result.graph = std::move(joined.graph);
+  result.backward_from = joined.backward_from;
   return result;
 }
 
