@@ -100,8 +100,10 @@ int dry_run(GptOptions o, const Cli& cli, const Output& out) {
   const parallel::Traffic traffic = step_traffic(training, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
-  if (mesh.extent(parallel::Axis::tensor) > 1)
+  if (mesh.extent(parallel::Axis::tensor) > 1) {
+    for (const std::string& line : compare_layouts(o, mesh, rank, training.team.threads)) out.say("{}", line);
     for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
+  }
   out.say("fullest rank{}: {}", mesh.extent(parallel::Axis::tensor) > 1 ? " of tensor rank 0" : "", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
   for (const std::string& line : describe_shards(training)) out.say("{}", line);
@@ -230,8 +232,10 @@ int main(int argc, char** argv) {
             {"--steps 20 --untie",
              "--model gpt --layers 4 --width 128 --sequence 64 --micro-batch 4 --clip-grad 1",
              "--model gpt --steps 100 --save run.safetensors",
-             "--model gpt --steps 200 --load run.safetensors --save run.safetensors", "--model gpt --zero 1", "--size gpt2 --dry-run",
-             "--threads 2 --metrics run.jsonl", "--dry-run --world 1024 --global-batch 1024 --grains 1024"});
+             "--model gpt --steps 200 --load run.safetensors --save run.safetensors", "--model gpt --zero 1",
+             "--size gpt2 --dry-run", "--threads 2 --metrics run.jsonl",
+             "--dry-run --world 1024 --global-batch 1024 --grains 1024",
+             "--size gpt2 --dry-run --world 8 --tensor 4 --layout colotensor"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
     options.settle(cli);

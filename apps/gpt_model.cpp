@@ -28,6 +28,12 @@ constexpr std::array<Size, 4> kSizes = {{{"gpt2", 12, 12, 768},
                                          {"gpt2-large", 36, 20, 1280},
                                          {"gpt2-xl", 48, 25, 1600}}};
 
+std::string names_of_layouts() {
+  std::string names;
+  for (const std::string& name : parallel::layout_names()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
 }  // namespace
 
 void GptOptions::declare(Cli& cli) {
@@ -64,8 +70,10 @@ void GptOptions::declare(Cli& cli) {
   cli.real("--clip-grad", clip_grad, "largest norm of the gradient; 0: not clipped", {0});
   cli.integer("--tensor", tensor, "ranks that cut each tensor; the others cut the batch", {1, 1 << 20});
   cli.text("--layout", layout,
-           "which tensors they cut: megatron, or a file of rows '[?]pattern Shard(dim)|Replicate', where the "
-           "last row that matches a parameter's or module's name wins (?: may match nothing)",
+           "which tensors they cut: " + names_of_layouts() +
+               ", or a file of rows '[?]pattern Shard(dim)|Replicate' and '[?]module:out "
+               "Shard(row)|Replicate', where the last row that matches a parameter's or module's name wins "
+               "(?: may match nothing)",
            "NAME|FILE");
   cli.toggle("--sequence-parallel", sequence_parallel,
              "with --layout megatron: cut norms, dropout and the residual stream by rows");
@@ -183,7 +191,8 @@ parallel::Layout GptOptions::table() const {
   std::ostringstream text;
   text << file.rdbuf();
   if (!file || text.str().empty())
-    throw DataError(fmt::format("--layout {}: cannot be read, or is empty; give megatron or a file", layout));
+    throw DataError(fmt::format("--layout {}: cannot be read, or is empty; give one of {}, or a file", layout,
+                                names_of_layouts()));
   return parallel::parse_layout(layout, text.str());
 }
 

@@ -22,16 +22,16 @@ std::int64_t runs_of(const Training& training, int rank) {
   return runs;
 }
 
-}  // namespace
+// Calls of one kind in a micro-batch, and what one rank moves in them.
+struct Row {
+  std::int64_t count = 0;
+  parallel::Traffic traffic;
+};
+// By op, phase, and specs.
+using Rows = std::map<std::tuple<std::string, std::string, std::string>, Row>;
 
-std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
-  const Program& program = setup.program;
-  struct Row {
-    std::int64_t count = 0;
-    parallel::Traffic traffic;
-  };
-  std::map<std::tuple<std::string, std::string, std::string>, Row> rows;
-  std::map<std::string, std::int64_t> by_op;
+Rows collectives_of(const Program& program) {
+  Rows rows;
   for (std::size_t i = 0; i < program.instructions.size(); ++i) {
     const Instruction& instruction = program.instructions[i];
     if (instruction.kernel == nullptr || !instruction.kernel->is_collective()) continue;
@@ -48,17 +48,26 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
                      specs[0].to_string() + " -> " + call.output_specs[0].to_string()}];
     ++row.count;
     row.traffic += parallel::traffic_of(*instruction.op, call);
-    ++by_op[name];
   }
+  return rows;
+}
+
+}  // namespace
+
+std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
+  const Rows rows = collectives_of(setup.program);
   const std::int64_t runs = runs_of(setup.training, rank);
   std::vector<std::string> lines;
   if (rows.empty()) return lines;
   lines.push_back(fmt::format("collectives over tensor, {} micro-batch(es) a step:", runs));
   lines.push_back(fmt::format("  {:<11} {:<9} {:<36} {:>12} {:>16}", "op", "phase", "pieces -> result",
                               "a step", "bytes sent"));
-  for (const auto& [key, row] : rows)
+  std::map<std::string, std::int64_t> by_op;
+  for (const auto& [key, row] : rows) {
     lines.push_back(fmt::format("  {:<11} {:<9} {:<36} {:>12} {:>16}", std::get<0>(key), std::get<1>(key),
                                 std::get<2>(key), row.count * runs, row.traffic.sent * runs));
+    by_op[std::get<0>(key)] += row.count;
+  }
   std::string counts;
   for (const auto& [op, count] : by_op)
     counts += fmt::format("{}{} {}", counts.empty() ? "" : ", ", count, op);
@@ -66,6 +75,36 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   if (by_op.contains("coalesced"))
     lines.push_back("  coalesced: the gradients of all parameters that are whole here while rows are cut");
   lines.push_back("  a step: one all_gather of 8 bytes, the hash of the data, which must be the same");
+  return lines;
+}
+
+std::vector<std::string> compare_layouts(const GptOptions& options, const parallel::Mesh& mesh, int rank,
+                                         int threads) {
+  std::vector<std::string> names{options.layout};
+  for (const std::string& name : parallel::layout_names())
+    if (name != options.layout && name != "data") names.push_back(name);
+  std::vector<std::string> lines;
+  lines.push_back(fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", "layout", "forward", "backward",
+                              "bytes sent", "parameter bytes"));
+  for (const std::string& name : names) {
+    GptOptions other = options;
+    other.layout = name;
+    other.sequence_parallel = options.sequence_parallel && name == options.layout;
+    try {
+      const GptSetup setup(other, mesh, rank, threads);
+      std::int64_t calls[2] = {0, 0}, sent = 0;
+      for (const auto& [key, row] : collectives_of(setup.program)) {
+        calls[std::get<1>(key) == "forward" ? 0 : 1] += row.count;
+        sent += row.traffic.sent;
+      }
+      const std::int64_t runs = runs_of(setup.training, rank);
+      lines.push_back(fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", setup.training.layout,
+                                  calls[0] * runs, calls[1] * runs, sent * runs,
+                                  setup.store.parameter_bytes()));
+    } catch (const LayoutError& error) {
+      lines.push_back(fmt::format("  {:<18} does not fit: {}", name, error.what()));
+    }
+  }
   return lines;
 }
 

@@ -186,6 +186,8 @@ void GroupCollectives::reduce_scatter(const Call& call, std::string_view scope) 
     const bool root = i + 1 == tree.combines.size();
     add_elements(root ? call.outputs[0] : left, left, right, count, call.output_specs[0].dtype);
   }
+  // One rank has the sum as its only piece.
+  if (tree.combines.empty()) std::memcpy(call.outputs[0], operands_[0], static_cast<std::size_t>(mine));
 }
 
 Traffic traffic_of(const Op& op, const Call& call) {

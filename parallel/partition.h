@@ -24,8 +24,8 @@ struct PartOfValue {
 struct Partitioned {
   std::unique_ptr<Graph> graph;
   std::vector<Value> outputs;  ///< as asked for, whole on every rank
-  /// One line for each op that no signature describes and that therefore works on whole values that had to
-  /// be gathered.
+  /// One line for each op that works on whole values that had to be gathered, because no rule describes it,
+  /// or not for what is cut.
   std::vector<std::string> gathered;
   /// All values that this rank has a part of, in the order of the serial graph.
   std::vector<PartOfValue> parts;
@@ -38,15 +38,17 @@ struct Partitioned {
 /// (the parameter's, where two compete). Operands that carry it become parts, the others are copied
 /// (copy_to); results that carry it are parts, the others are sums over it, which are all-reduced at once, or
 /// of which each rank takes its rows where the layout's `:out` rows say so. A label in brackets, and the rows
-/// of products and of embeddings, are never split: such operands are gathered first. An op without signature
-/// works on whole operands.
+/// of products and of embeddings, are never split: such operands are gathered first. A parameter is used by
+/// products as it is held. reshape, slice and concat keep a cut that they do not touch; an op without
+/// signature works on whole operands. Where an `:out` row says Replicate, what leaves the module is gathered
+/// behind it.
 ///
 /// It also runs for one rank, where it cuts nothing: each dim that an op, or its gradient, sums over gets its
 /// tensor grains, which are the same in every layout. So the bits do not depend on the layout.
 ///
-/// Throws UsageError for a `:out` row that is not optional and matches no sum; LayoutError naming scope and
-/// op for what cannot be cut so, UsageError for an effect in `serial`, fewer than one grain, or more than
-/// 256.
+/// Throws UsageError for a `:out` row that is not optional and matches neither a sum nor a part; LayoutError
+/// naming scope, op, parameter and row for what cannot be cut so, UsageError for an effect in `serial`, fewer
+/// than one grain, or more than 256.
 Partitioned partition(const Graph& serial, std::span<const Value> outputs,
                       std::span<const ParameterPart> parts, const Layout& layout, const Mesh& mesh, int rank,
                       std::int64_t tensor_grains);

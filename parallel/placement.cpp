@@ -19,12 +19,64 @@ constexpr std::string_view kMegatron =
     "?h.*.mlp.c_fc    Shard(out)\n"
     "?h.*.mlp.c_proj  Shard(in)\n";
 
+// TorchShard's other embedding; with the one by rows its minGPT is cut as Megatron's GPT is.
+constexpr std::string_view kTorchShardColumn =
+    "wte              Shard(width)\n"
+    "wte:out          Replicate\n"
+    "?lm_head         Shard(vocab)\n"
+    "h.*.attn.c_attn  Shard(out)\n"
+    "h.*.attn.c_proj  Shard(in)\n"
+    "?h.*.mlp.c_fc    Shard(out)\n"
+    "?h.*.mlp.c_proj  Shard(in)\n";
+
+// Colossal-AI's tutorial: split_param_col_tp1d cuts the last dim, which is a Conv1D's outputs and an
+// embedding's width; outputs are replicated unless set_output_replicate(False) says otherwise.
+constexpr std::string_view kColoTensor =
+    "wte                  Shard(width)\n"
+    "wte:out              Replicate\n"
+    "wpe                  Shard(width)\n"
+    "wpe:out              Replicate\n"
+    "h.*.attn.c_attn      Shard(out)\n"
+    "h.*.attn.c_attn:out  Replicate\n"
+    "h.*.attn.c_proj      Shard(out)\n"
+    "h.*.attn.c_proj:out  Replicate\n"
+    "?h.*.mlp.c_fc        Shard(out)\n"
+    "?h.*.mlp.c_proj      Shard(in)\n";
+
+struct NamedTable {
+  std::string_view name, table;
+};
+constexpr NamedTable kTables[] = {{"megatron", kMegatron},
+                                  {"torchshard", kMegatron},
+                                  {"torchshard-column", kTorchShardColumn},
+                                  {"colotensor", kColoTensor},
+                                  {"data", ""}};
+
 std::string_view module_of(std::string_view parameter) { return parameter.substr(0, parameter.rfind('.')); }
 
 int dim_named(const ParameterDescription& p, std::string_view name) {
   for (std::size_t d = 0; d < p.dims.size(); ++d)
     if (p.dims[d].name == name) return static_cast<int>(d);
   return -1;
+}
+
+bool concerns(const LayoutRow& row, const ParameterDescription& p) {
+  return !row.output && (matches(row.pattern, p.name) || matches(row.pattern, module_of(p.name)));
+}
+
+// Rows of one pattern that say different things: the last match would win, but nobody writes that on purpose.
+void refuse_conflicts(std::span<const ParameterDescription> parameters, const Layout& layout) {
+  for (const LayoutRow& row : layout.rows)
+    for (const LayoutRow& other : layout.rows) {
+      if (&row == &other || row.pattern != other.pattern || row.output != other.output ||
+          row.dim == other.dim)
+        continue;
+      const auto of = std::find_if(parameters.begin(), parameters.end(),
+                                   [&](const ParameterDescription& p) { return concerns(row, p); });
+      throw UsageError(fmt::format("layout {}: '{}' and '{}' contradict each other{}; keep one", layout.name,
+                                   to_string(row), to_string(other),
+                                   of == parameters.end() ? "" : " for " + of->name));
+    }
 }
 
 // Which dim of each parameter is cut, and by which row.
@@ -34,14 +86,16 @@ struct Choice {
 };
 
 std::vector<Choice> choose(std::span<const ParameterDescription> parameters, const Layout& layout) {
+  refuse_conflicts(parameters, layout);
   std::vector<Choice> choices(parameters.size());
   for (const LayoutRow& row : layout.rows) {
     if (row.output) continue;
     bool matched = false, has_dim = row.dim.empty();
-    std::string dims;
+    std::string dims, first;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const ParameterDescription& p = parameters[i];
-      if (!matches(row.pattern, p.name) && !matches(row.pattern, module_of(p.name))) continue;
+      if (!concerns(row, p)) continue;
+      if (!matched) first = p.name;
       matched = true;
       choices[i] = {row.dim.empty() ? -1 : dim_named(p, row.dim), &row};
       has_dim = has_dim || choices[i].dim >= 0;
@@ -52,12 +106,11 @@ std::vector<Choice> choose(std::span<const ParameterDescription> parameters, con
       throw UsageError(
           fmt::format("layout {}: no parameter matches '{}'; use a name or a module's path, with "
                       "* for any part of it",
-                      layout.name, row.pattern));
+                      layout.name, to_string(row)));
     if (matched && !has_dim)
       throw UsageError(
-          fmt::format("layout {}: '{} Shard({})': its parameters have the dims {}; name one of "
-                      "them",
-                      layout.name, row.pattern, row.dim, dims));
+          fmt::format("layout {}: '{}': {} and what else it matches have the dims {}; name one of them",
+                      layout.name, to_string(row), first, dims));
   }
   return choices;
 }
@@ -84,17 +137,38 @@ bool all_hold_some(std::span<const std::int64_t> bounds) {
   const std::string advice = units >= ranks ? fmt::format("use another --tensor-grains than {}", grains)
                                             : fmt::format("use at most {} tensor ranks", units);
   throw LayoutError(
-      fmt::format("layout {}: '{} Shard({})' cuts {} into {} unit(s){}, and {} tensor ranks "
+      fmt::format("layout {}: '{}' cuts {} into {} unit(s){}, and {} tensor ranks "
                   "need one each; {}",
-                  layout.name, choice.row->pattern, choice.row->dim, p.name, units, unit, ranks, advice));
+                  layout.name, to_string(*choice.row), p.name, units, unit, ranks, advice));
 }
 
 }  // namespace
 
+std::string to_string(const LayoutRow& row) {
+  return fmt::format("{}{} {}", row.pattern, row.output ? ":out" : "",
+                     row.dim.empty() ? "Replicate" : "Shard(" + row.dim + ")");
+}
+
+const LayoutRow* row_of(const Layout& layout, const ParameterDescription& parameter) {
+  const LayoutRow* last = nullptr;
+  for (const LayoutRow& row : layout.rows)
+    if (concerns(row, parameter)) last = &row;
+  return last;
+}
+
+std::vector<std::string> layout_names() {
+  std::vector<std::string> names;
+  for (const NamedTable& table : kTables) names.emplace_back(table.name);
+  return names;
+}
+
 Layout layout_from_name(std::string_view name) {
-  if (name == "data") return {"data", {}};
-  if (name == "megatron") return parse_layout(name, kMegatron);
-  throw UsageError(fmt::format("no layout is named '{}'; use megatron or data, or a file", name));
+  std::string names;
+  for (const NamedTable& table : kTables) {
+    if (table.name == name) return parse_layout(name, table.table);
+    names += (names.empty() ? "" : ", ") + std::string(table.name);
+  }
+  throw UsageError(fmt::format("no layout is named '{}'; use one of {}, or a file", name, names));
 }
 
 Layout parse_layout(std::string_view name, std::string_view text) {
@@ -124,7 +198,11 @@ Layout parse_layout(std::string_view name, std::string_view text) {
     if (placement.starts_with("Shard(") && placement.ends_with(")") && placement.size() > 7)
       row.dim = placement.substr(6, placement.size() - 7);
     else if (placement.starts_with("Partial"))
-      refuse("Partial cannot be resolved for a parameter");
+      refuse(row.output ? fmt::format("'{}:out {}': a sum is resolved where it arises; give Replicate or "
+                                      "Shard(row)",
+                                      row.pattern, placement)
+                        : fmt::format("'{} {}': Partial cannot be resolved for a parameter", row.pattern,
+                                      placement));
     else if (placement != "Replicate")
       refuse(fmt::format("'{}' is no placement", placement));
     if (word.size() == 4 && word[2] == "on" && word[3] != "tensor")

@@ -21,7 +21,8 @@ struct LayoutRow {
   std::string pattern;
   std::string dim;        ///< "out", "in", "vocab", "width", ...; empty: held whole
   bool optional = false;  ///< may match nothing, as in a table for several models
-  /// `pattern` names module paths: sums over ranks that arise there are cut by rows (dim "row"), not whole.
+  /// `pattern` names module paths. With the dim "row", sums over ranks that arise there are cut by rows, not
+  /// whole. Held whole, parts that leave the module are gathered behind it, too.
   bool output = false;
   bool operator==(const LayoutRow&) const = default;
 };
@@ -32,8 +33,24 @@ struct Layout {
   std::vector<LayoutRow> rows;
 };
 
-/// The table "megatron" (projections into heads and hidden units by outputs, those back by inputs, embedding
-/// and head by vocabulary) or "data" (no row). Throws UsageError that lists the names.
+/// "wte Shard(vocab)", "h.*.attn.c_proj:out Shard(row)": the row as a table has it.
+std::string to_string(const LayoutRow& row);
+/// The row that decides about a parameter; null: none.
+const LayoutRow* row_of(const Layout& layout, const ParameterDescription& parameter);
+
+/// The names that layout_from_name knows, in the order of its documentation.
+std::vector<std::string> layout_names();
+/// A table by name:
+///   megatron          projections into heads and hidden units by outputs, those back by inputs, embedding
+///   and
+///                     head by vocabulary (Shoeybi et al., "Megatron-LM", 2019)
+///   torchshard        the same cuts, as TorchShard's minGPT has them with a row-parallel embedding
+///   torchshard-column TorchShard's other embedding: by width, whole behind it; a tied head contracts over it
+///   colotensor        Colossal-AI's tutorial on GPT-2: both embeddings and every linear of a block by its
+///                     last dim there (width, outputs) and whole behind it, but for the MLP's, which keeps
+///                     its hidden units cut and goes back by inputs
+///   data              no row
+/// Throws UsageError that lists the names.
 Layout layout_from_name(std::string_view name);
 /// `layout` with the rows that cut norms, dropout and the residual stream by rows: sequence parallelism for
 /// "megatron". Throws UsageError for another one.
@@ -82,7 +99,8 @@ struct ParameterPart {
 
 /// The parts of all parameters for a rank of the mesh. Throws LayoutError naming parameter and rule where a
 /// rank of the tensor axis would hold nothing of a cut dim (more ranks than heads), UsageError where a row
-/// that is not optional matches nothing, or no parameter that it matches has its dim.
+/// that is not optional matches nothing, no parameter that it matches has its dim, or two rows have the same
+/// pattern and other placements.
 std::vector<ParameterPart> place_parameters(std::span<const ParameterDescription> parameters,
                                             const Layout& layout, const Mesh& mesh, int rank,
                                             std::int64_t tensor_grains);

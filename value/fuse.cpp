@@ -81,7 +81,7 @@ class Fuser {
     if (op.elementwise == Elementwise::none || is_backward(next) != is_backward(now)) return false;
     if (spec(next) != spec(now) || absorbed_.contains(next) || by_last_.contains(next)) return false;
     for (const OutputRef& in : inputs)
-      if (in.node != now && !can_be_operand(in, spec(now))) return false;
+      if (in.node != now && (!can_be_operand(in, spec(now)) || is_in(chain, in.node))) return false;
     if (inputs.size() == 2 && inputs[0] == inputs[1]) return false;
     // The whole chain runs where its last node stood: who else reads a value of it must come later.
     const bool has_others = readers.size() > 1;
@@ -90,6 +90,11 @@ class Fuser {
     if (has_others) chain.kept = static_cast<int>(chain.nodes.size());
     chain.nodes.push_back(next);
     return true;
+  }
+
+  // What the chain itself makes is not there before it runs.
+  static bool is_in(const Chain& chain, NodeId id) {
+    return id == chain.product || std::find(chain.nodes.begin(), chain.nodes.end(), id) != chain.nodes.end();
   }
 
   NodeId first_other_reader(const Chain& chain) const {

@@ -52,6 +52,16 @@ TEST(GrainsGradcheck, LinearNormLossAndBiasWithGrains) {
         return lse - graph.output(lse, 1) * 0.5;
       },
       {{{3, 4}}, {{7, 4}}});
+  check(
+      [](std::span<const Value> x) {
+        Attributes attributes = with({grains_of('v', 7, 1, 4)});
+        attributes.integers = {-1};
+        Graph& graph = x[0].graph();
+        const Value ids = graph.tensor({3}, {1, 6, -1}, DType::i32);
+        const Value lse = graph.record(ops::softmax_stats_of_logits, {x[0], ids}, attributes);
+        return lse - graph.output(lse, 1) * 0.5;
+      },
+      {{{3, 7}}});
 }
 
 TEST(GrainsRefuse, BoundsThatDoNotFit) {

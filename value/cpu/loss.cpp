@@ -75,6 +75,16 @@ MaxAndSum<T> merge(std::int64_t grains, const MaxAndSum<T>* parts) {
           tree_sum_of<T>(0, grains, [&](std::int64_t g) { return parts[g].sum * exp(parts[g].max - max); })};
 }
 
+// log(sum(exp(x))) of a whole row, from the statistics of its grains.
+template <class T>
+T lse_of(const T* x, const GrainRun& grains) {
+  MaxAndSum<T> parts[kMostGrains];
+  for (std::int64_t g = 0; g < grains.total(); ++g)
+    parts[g] = max_and_sum(x + grains.begin(g), grains.end(g) - grains.begin(g));
+  const MaxAndSum<T> s = merge(grains.total(), parts);
+  return s.max + log(s.sum);
+}
+
 // Where this call's columns lie in the serial vocabulary.
 struct Columns {
   explicit Columns(const Attributes& attributes, std::int64_t own)
@@ -162,10 +172,7 @@ class Stats {
       const std::int64_t at = target - columns_.first;
       *to = !is_ignored && at >= 0 && at < v_ ? x[at] : T(-0.0);
     } else {
-      MaxAndSum<T> parts[kMostGrains];
-      for (std::int64_t g = 0; g < grains_.total(); ++g) parts[g] = of_grain(g, x);
-      const MaxAndSum<T> s = merge(grains_.total(), parts);
-      const T lse = s.max + log(s.sum);
+      const T lse = lse_of(x, grains_);
       call_.out<T>(0)[row] = lse;
       if (call_.outputs[1] != nullptr) call_.out<T>(1)[row] = is_ignored ? lse : x[target];
     }
@@ -235,6 +242,27 @@ void merge_tile(const Call& call, int, std::int64_t i, void*) {
   });
 }
 
+// Of logits that somebody else made.
+RowTiles logit_rows(const Call& call) { return {call.input_specs[0].shape[0], call.input_specs[0].shape[1]}; }
+std::int64_t of_logits_tiles(const Call& call, int) { return logit_rows(call).whole_row_count(); }
+
+void of_logits_tile(const Call& call, int, std::int64_t i, void*) {
+  visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
+    const std::int64_t v = call.input_specs[0].shape[1];
+    const GrainRun grains(call, 'v', v);
+    logit_rows(call).visit_whole(i, [&](std::int64_t row, std::int64_t end) {
+      for (; row < end; ++row) {
+        const std::int64_t target = call.in<std::int32_t>(1)[row];
+        const T* x = call.in<T>(0) + row * v;
+        const T lse = lse_of(x, grains);
+        const bool is_ignored = ignored(target, v, call.attributes->integers[0]);
+        call.out<T>(0)[row] = lse;
+        if (call.outputs[1] != nullptr) call.out<T>(1)[row] = is_ignored ? lse : x[target];
+      }
+    });
+  });
+}
+
 RowTiles gradient_rows(const Call& call) {
   return {call.input_specs[0].shape[0], call.input_specs[0].shape[1]};
 }
@@ -279,6 +307,7 @@ void add_loss(Backend& backend) {
   backend.add(ops::softmax_stats, StatsKernel<false>::table());
   backend.add(ops::softmax_stats_part, StatsKernel<true>::table());
   backend.add(ops::softmax_stats_merge, {.tile = merge_tile, .tiles = merge_tiles});
+  backend.add(ops::softmax_stats_of_logits, {.tile = of_logits_tile, .tiles = of_logits_tiles});
   backend.add(ops::softmax_stats_gradient, {.tile = gradient_tile, .tiles = gradient_tiles});
   backend.add(ops::count_targets, {.tile = count_tile});
 }

@@ -28,14 +28,19 @@ Cost cost_stats(const OpCall& call) {
   return {2.0 * rows * v * static_cast<double>(call.inputs[0].shape[1]), 3.0 * rows * v};
 }
 
-// Cotangents of x and w, which are inputs `first` and `first` + 1 and lie before the targets.
-void set_gradients(Vjp& v, Value logits, std::size_t first, Attributes attributes) {
-  const Value x = v.input(first), w = v.input(first + 1), targets = v.input(first + 2);
+// The cotangent of the logits.
+Value logits_gradient(Vjp& v, Value logits, Value targets, Attributes attributes) {
   const auto zeros = [&] { return v.output(0) * 0.0; };
   const Value d_lse = v.cotangents[0] ? *v.cotangents[0] : zeros();
   const Value d_target = v.cotangents[1] ? *v.cotangents[1] : zeros();
-  const Value d_logits = v.graph.record(
-      ops::softmax_stats_gradient, {logits, v.output(0), targets, d_lse, d_target}, std::move(attributes));
+  return v.graph.record(ops::softmax_stats_gradient, {logits, v.output(0), targets, d_lse, d_target},
+                        std::move(attributes));
+}
+
+// Cotangents of x and w, which are inputs `first` and `first` + 1 and lie before the targets.
+void set_gradients(Vjp& v, Value logits, std::size_t first, Attributes attributes) {
+  const Value x = v.input(first), w = v.input(first + 1), targets = v.input(first + 2);
+  const Value d_logits = logits_gradient(v, logits, targets, std::move(attributes));
   const LabelGrains* grains = v.attributes.grains_of('v');
   if (v.needs(first)) v.set(first, grains == nullptr ? matmul(d_logits, w) : matmul(d_logits, w, *grains));
   if (v.needs(first + 1)) v.set(first + 1, matmul(d_logits, x, true, false));
@@ -68,6 +73,29 @@ std::vector<Spec> infer_merge(const OpCall& call) {
 void vjp_merge(Vjp& v) {
   const auto& n = v.attributes.integers;
   set_gradients(v, v.input(1), 2, {.integers = {n[0], 0, n[4], n[1]}, .reals = {}, .name = {}});
+}
+
+std::vector<Spec> infer_of_logits(const OpCall& call) {
+  const Spec &logits = call.inputs[0], &targets = call.inputs[1];
+  if (!is_floating(logits.dtype) || logits.shape.rank() != 2)
+    throw ShapeError("needs floating logits [n, v]");
+  if (logits.shape[1] == 0) throw ShapeError("an empty vocabulary");
+  if (targets.dtype != DType::i32 || targets.shape != Shape{logits.shape[0]})
+    throw ShapeError("targets must be i32 [n]");
+  const Spec row{logits.dtype, {logits.shape[0]}};
+  if (summed(row, call.attributes.grains_of('v'), logits.shape[1]) != row)
+    throw ShapeError("needs all grains of the vocabulary");
+  return {row, row};
+}
+
+Cost cost_of_logits(const OpCall& call) {
+  return {0, 3.0 * static_cast<double>(call.inputs[0].shape.size())};
+}
+
+void vjp_of_logits(Vjp& v) {
+  if (v.needs(0))
+    v.set(0, logits_gradient(v, v.input(0), v.input(1),
+                             {.integers = v.attributes.integers, .reals = {}, .name = {}}));
 }
 
 std::vector<Spec> infer_gradient(const OpCall& call) { return {call.inputs[0]}; }
@@ -103,6 +131,11 @@ constinit const Op softmax_stats_part{.name = "softmax_stats_part",
                                       .optional_outputs = 1u << 1};
 constinit const Op softmax_stats_merge{
     .name = "softmax_stats_merge", .arity = 5, .infer = infer_merge, .vjp = vjp_merge};
+constinit const Op softmax_stats_of_logits{.name = "softmax_stats_of_logits",
+                                           .arity = 2,
+                                           .infer = infer_of_logits,
+                                           .vjp = vjp_of_logits,
+                                           .cost = cost_of_logits};
 constinit const Op softmax_stats_gradient{.name = "softmax_stats_gradient",
                                           .arity = 5,
                                           .infer = infer_gradient,

@@ -41,6 +41,10 @@ extern const Op softmax_stats_part;
 /// (pieces of a sum) and w are those of the own part. attributes.integers: ignore_index, serial vocabulary,
 /// grains, ranks, the first column of the own part; grains: v, the own part's.
 extern const Op softmax_stats_merge;
+/// logits [n, v], targets -> lse [n], target_logit [n]: the statistics of logits that somebody else made; bit
+/// for bit those of softmax_stats on the same logits. attributes.integers: ignore_index; grains: v, all of
+/// them.
+extern const Op softmax_stats_of_logits;
 /// logits [n, v], lse [n], targets [n], cotangents of lse [n] and of target_logit [n] -> cotangent of the
 /// logits. attributes.integers: ignore_index, and of a part of the vocabulary a number that is not read, the
 /// first column, the serial vocabulary.
