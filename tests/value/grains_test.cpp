@@ -315,10 +315,10 @@ TYPED_TEST(Grains, PartsOfAVocabularyMergeToTheWhole) {
     const std::vector<Value> d = gradient(loss, {x, w});
     const auto whole = evaluate({lse, target, d[0], d[1]});
     // The same of logits that a product of its own made.
-    const Value logits = graph.record(ops::linear, {x, w}, with({in, g.as('o')}));
+    const Value whole_logits = graph.record(ops::linear, {x, w}, with({in, g.as('o')}));
     Attributes columns = with({g});
     columns.integers = {-1};
-    const Value of_logits = graph.record(ops::softmax_stats_of_logits, {logits, ids}, columns);
+    const Value of_logits = graph.record(ops::softmax_stats_of_logits, {whole_logits, ids}, columns);
     const std::vector<Value> d_of = gradient(sum(of_logits - graph.output(of_logits, 1)), {x, w});
     EXPECT_EQ(evaluate({of_logits, graph.output(of_logits, 1), d_of[0], d_of[1]}), whole) << v;
     for (std::int64_t ranks = 2; ranks <= c.total && ranks <= 5; ++ranks) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <sstream>
 #include <string>
 
 #include "tests/apps/programs/launch.h"
@@ -59,6 +60,24 @@ void expect_same_bits(const std::string& arguments) {
           << arguments << mesh.data << " x " << mesh.tensor << rows;
 }
 
+// The seeds' tables, with the head tied and not.
+TEST(Tensor, HasTheSerialBitsUnderEveryTable) {
+  for (const std::string& head : {std::string(), std::string("--untie ")}) {
+    const std::string arguments = (head.empty() ? kFour : kFive) + head;
+    const std::string serial = bits(arguments, 1);
+    for (const char* layout : {"colotensor", "torchshard", "torchshard-column"})
+      for (const Meshed& mesh : {Meshed{1, 2}, Meshed{1, 3}, Meshed{1, 4}, Meshed{2, 2}})
+        EXPECT_EQ(bits(arguments + "--tensor " + std::to_string(mesh.tensor) + " --layout " + layout,
+                       mesh.data * mesh.tensor),
+                  serial)
+            << arguments << mesh.data << " x " << mesh.tensor << " " << layout;
+  }
+  for (const char* flags : {"--dtype f64 ", "--logits recompute --threads 2 "}) {
+    const std::string tied = kFive + flags;
+    EXPECT_EQ(bits(tied + "--layout colotensor --tensor 3", 3), bits(tied, 1)) << flags;
+  }
+}
+
 TEST(Tensor, HasTheSerialBitsInF32) { expect_same_bits(kFour); }
 TEST(Tensor, HasTheSerialBitsWithEmptyGrains) { expect_same_bits(kFive); }
 TEST(Tensor, HasTheSerialBitsInF64Untied) { expect_same_bits(kFive + "--dtype f64 --untie "); }
@@ -99,7 +118,8 @@ TEST(Tensor, TakesALayoutFromAFile) {
   const std::string path = folder / "half.layout";
   std::ofstream(path) << "# the MLP alone, and lookups by width\nh.*.mlp.c_fc Shard(out) on tensor\n"
                          "h.*.mlp.c_proj Shard(in)\nwte Shard(width)\nwpe Shard(width)\n";
-  EXPECT_EQ(bits(kFive + "--untie --tensor 3 --layout " + path, 3), bits(kFive + "--untie ", 1));
+  for (const char* head : {"--untie ", ""})
+    EXPECT_EQ(bits(kFive + head + "--tensor 3 --layout " + path, 3), bits(kFive + head, 1)) << head;
 }
 
 std::string refused(const std::string& arguments, int code) {
@@ -121,10 +141,10 @@ TEST(Tensor, RefusesWhatDoesNotFit) {
   const std::string path = folder / "wrong.layout";
   std::ofstream(path) << "h.*.atn.c_attn Shard(out)\n";
   EXPECT_THAT(refused(kFour + "--layout " + path + " --tensor 2 --world 2", 2), HasSubstr("h.*.atn.c_attn"));
-  // The tied head would need the table whole.
-  std::ofstream(path) << "wte Shard(width)\n";
-  EXPECT_THAT(refused(kFour + "--layout " + path + " --tensor 2 --world 2", 11),
-              testing::AllOf(HasSubstr("wte.weight"), HasSubstr("cut along width")));
+  std::ofstream(path) << "wte Shard(width)\nwte Shard(vocab)\n";
+  EXPECT_THAT(
+      refused(kFour + "--layout " + path + " --tensor 2 --world 2", 2),
+      testing::AllOf(HasSubstr("wte.weight"), HasSubstr("'wte Shard(width)'"), HasSubstr("contradict")));
 }
 
 // The plan of many ranks, on one: the lecture's table, the collectives, every rank's memory.
@@ -140,6 +160,27 @@ TEST(Tensor, PlansAnyMeshWithoutRanks) {
     EXPECT_THAT(plan.out, HasSubstr(piece));
   // 2 forward and 2 backward a layer, the embedding, the head's backward.
   EXPECT_THAT(plan.out, HasSubstr("50 all_reduce"));
+}
+
+// The tutorial's table and Megatron's side by side: calls of a step in each phase. Of a layer, the first
+// gathers two results and sums one, and sums the gradients of three inputs; 12 layers, 4 micro-batches a
+// rank.
+TEST(Tensor, ComparesTheTutorialsTableWithMegatrons) {
+  const Outcome plan = run({.program = "gpt_attention",
+                            .arguments = "--size gpt2 --micro-batch 1 --global-batch 4 --dry-run --world 2 "
+                                         "--tensor 2 --tensor-grains 4 --layout colotensor"});
+  ASSERT_EQ(plan.code, 0) << plan.err;
+  const auto row = [&](const std::string& name) {
+    const std::size_t at = plan.out.find("\n  " + name + " ");
+    if (at == std::string::npos) return std::string();
+    std::istringstream words(plan.out.substr(at + 1));
+    std::string layout, forward, backward;
+    words >> layout >> forward >> backward;
+    return forward + " " + backward;
+  };
+  EXPECT_EQ(row("colotensor"), std::to_string(4 * (2 + 3 * 12 + 1)) + " " + std::to_string(4 * (3 * 12 + 1)));
+  EXPECT_EQ(row("megatron"), std::to_string(4 * (1 + 2 * 12 + 1)) + " " + std::to_string(4 * (2 * 12 + 1)));
+  EXPECT_EQ(row("torchshard"), row("megatron"));
 }
 
 }  // namespace
