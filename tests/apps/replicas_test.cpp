@@ -37,8 +37,8 @@ GptOptions small_gpt() {
 }
 
 // A GPT on the ranks of the job; `strange` ranks see other tokens.
-struct Run {
-  explicit Run(int strange = -1)
+struct CutGpt {
+  explicit CutGpt(int strange = -1)
       : options(small_gpt()),
         setup(options, options.mesh(test_world().size()), test_world().rank(), 1),
         trainer(setup.training, test_world(),
@@ -74,14 +74,14 @@ struct Run {
 };
 
 // Flips the lowest bit of the first number of `tensor`.
-void flip(const Run& run, const std::string& tensor) {
+void flip(const CutGpt& run, const std::string& tensor) {
   const auto held = std::find_if(run.held.begin(), run.held.end(),
                                  [&](const parallel::PieceInMemory& h) { return h.piece.name == tensor; });
   ASSERT_TRUE(held != run.held.end()) << tensor;
   held->data[0] ^= std::byte{1};
 }
 
-std::string message(const Run& run) {
+std::string message(const CutGpt& run) {
   try {
     check_replicas(run.held, test_world());
   } catch (const CommunicationError& error) {
@@ -92,14 +92,14 @@ std::string message(const Run& run) {
 }
 
 TEST(Replicas, AreEqualBehindSteps) {
-  Run run;
+  CutGpt run;
   EXPECT_EQ(message(run), "");
   for (int step = 0; step < 3; ++step) run.step(step);
   EXPECT_EQ(message(run), "");
 }
 
 TEST(Replicas, ADifferenceNamesTensorAndRanks) {
-  Run run;
+  CutGpt run;
   run.step(0);
   const int last = test_world().size() - 1;
   const bool two = test_world().size() == 2;
@@ -128,7 +128,7 @@ TEST(Replicas, ADifferenceNamesTensorAndRanks) {
 // The ranks that cut one tensor notice before anything is updated.
 TEST(SameData, OtherTokensOnOneRankAreFound) {
   const int last = test_world().size() - 1;
-  Run run(last);
+  CutGpt run(last);
   run.step(0);
   const std::vector<std::byte> before = run.bytes();
   std::string found;
