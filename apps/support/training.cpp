@@ -81,13 +81,25 @@ std::int64_t serial_elements(const Training& training) {
   return elements;
 }
 
+namespace {
+
+// Of the serial model: the default number of grains must not depend on the ranks.
+std::int64_t serial_gradient_bytes(const Training& training) {
+  std::int64_t bytes = training.store.gradient_bytes();
+  for (const parallel::ParameterPart& part : training.parts)
+    if (part.serial.trainable) bytes += part.serial.spec().bytes() - part.local.spec().bytes();
+  return bytes;
+}
+
+}  // namespace
+
 void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
   parallel::StepShape& shape = training.shape;
   training.mesh = mesh;
   shape.ranks = mesh.extent(parallel::Axis::data);
   shape.summation.grains =
       flags.grains > 0 ? flags.grains
-                       : parallel::default_grains(shape.micro_batches, training.store.gradient_bytes());
+                       : parallel::default_grains(shape.micro_batches, serial_gradient_bytes(training));
   training.reduce = parallel::reduction_from_name(flags.reduce);
   training.split_wait = !flags.no_split_wait;
   training.team.schedule = cpu::schedule_from(flags.schedule);
