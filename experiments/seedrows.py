@@ -4,6 +4,7 @@ A check takes a Checker and returns a Verdict. Measured rows are judged on the c
 what a test holds is run as that test; everything else starts the program."""
 import columns
 import scaling
+import seedrows_tensor
 import table
 from summary import spread
 from table import by_repeat, median, need, ratios, where
@@ -274,6 +275,6 @@ ROWS = (
     ("S2-24", "100 x data on 100 processors", hundred),
     ("S3-02", "GPT-2 small, 124,439,808", published_sizes),
     ("S5-12", "GPT-2's four sizes", published_sizes),
-)
+) + seedrows_tensor.ROWS
 # Rows that must have a check: without one, a row is a fail.
 REQUIRED = tuple(f"S2-{n:02}" for n in range(1, 25))

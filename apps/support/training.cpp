@@ -24,9 +24,6 @@ std::int64_t aligned_bytes(std::int64_t bytes) {
   return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
 }
 
-// Smaller buckets start earlier, larger ones cost fewer messages.
-constexpr std::int64_t kBucketBytes = 256 << 10;
-
 }  // namespace
 
 parallel::ReductionSpec reduction_spec(const Training& training) {
@@ -73,44 +70,6 @@ void TrainingFlags::declare(Cli& cli) {
 }
 
 const Backend& TrainingFlags::backend() const { return cpu_backend(isa_from(isa)); }
-
-std::int64_t serial_elements(const Training& training) {
-  if (training.parts.empty()) return training.store.parameter_elements();
-  std::int64_t elements = 0;
-  for (const parallel::ParameterPart& part : training.parts) elements += part.serial.spec().shape.size();
-  return elements;
-}
-
-namespace {
-
-// Of the serial model: the default number of grains must not depend on the ranks.
-std::int64_t serial_gradient_bytes(const Training& training) {
-  std::int64_t bytes = training.store.gradient_bytes();
-  for (const parallel::ParameterPart& part : training.parts)
-    if (part.serial.trainable) bytes += part.serial.spec().bytes() - part.local.spec().bytes();
-  return bytes;
-}
-
-}  // namespace
-
-void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
-  parallel::StepShape& shape = training.shape;
-  training.mesh = mesh;
-  shape.ranks = mesh.extent(parallel::Axis::data);
-  shape.summation.grains =
-      flags.grains > 0 ? flags.grains
-                       : parallel::default_grains(shape.micro_batches, serial_gradient_bytes(training));
-  training.reduce = parallel::reduction_from_name(flags.reduce);
-  training.split_wait = !flags.no_split_wait;
-  training.team.schedule = cpu::schedule_from(flags.schedule);
-  training.team.chunk = static_cast<int>(flags.chunk);
-  parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
-}
-
-void overlap_exchange(Training& training) {
-  if (training.reduce == parallel::ReductionKind::tree && training.shape.ranks > 1)
-    training.buckets = gradient_buckets(*training.programs[0], training.store, kBucketBytes);
-}
 
 Trainer::Trainer(const Training& training, parallel::Communicator& world, Load load)
     : training_(training),

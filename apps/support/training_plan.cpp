@@ -1,4 +1,4 @@
-// What a training run takes, before it takes anything.
+// What a training run is and takes, before it takes anything.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,7 +18,44 @@ std::int64_t state_bytes(const Training& training, int data_rank) {
   return aligned_bytes(nn::adamw_state_bytes(training.store, training.shard(data_rank)));
 }
 
+// Smaller buckets start earlier, larger ones cost fewer messages.
+constexpr std::int64_t kBucketBytes = 256 << 10;
+
+// Of the serial model: the default number of grains must not depend on the ranks.
+std::int64_t serial_gradient_bytes(const Training& training) {
+  std::int64_t bytes = training.store.gradient_bytes();
+  for (const parallel::ParameterPart& part : training.parts)
+    if (part.serial.trainable) bytes += part.serial.spec().bytes() - part.local.spec().bytes();
+  return bytes;
+}
+
 }  // namespace
+
+std::int64_t serial_elements(const Training& training) {
+  if (training.parts.empty()) return training.store.parameter_elements();
+  std::int64_t elements = 0;
+  for (const parallel::ParameterPart& part : training.parts) elements += part.serial.spec().shape.size();
+  return elements;
+}
+
+void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh) {
+  parallel::StepShape& shape = training.shape;
+  training.mesh = mesh;
+  shape.ranks = mesh.extent(parallel::Axis::data);
+  shape.summation.grains =
+      flags.grains > 0 ? flags.grains
+                       : parallel::default_grains(shape.micro_batches, serial_gradient_bytes(training));
+  training.reduce = parallel::reduction_from_name(flags.reduce);
+  training.split_wait = !flags.no_split_wait;
+  training.team.schedule = cpu::schedule_from(flags.schedule);
+  training.team.chunk = static_cast<int>(flags.chunk);
+  parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
+}
+
+void overlap_exchange(Training& training) {
+  if (training.reduce == parallel::ReductionKind::tree && training.shape.ranks > 1)
+    training.buckets = gradient_buckets(*training.programs[0], training.store, kBucketBytes);
+}
 
 std::vector<std::int64_t> shared_numbers(const Training& training) {
   if (!training.is_sharded()) return {};
@@ -34,6 +71,9 @@ std::vector<std::int64_t> shared_numbers(const Training& training) {
 parallel::Traffic step_traffic(const Training& training, int rank) {
   const int data_rank = training.data_rank(rank), data_ranks = training.shape.ranks;
   parallel::Traffic traffic = parallel::expected_traffic(reduction_spec(training), data_ranks, data_rank);
+  // Ranks that cut one tensor compare a hash of their data.
+  if (const std::int64_t others = training.tensor_ranks() - 1; others > 0)
+    traffic += {1, 8 * others, 8 * others};
   std::vector<std::int64_t> counts = shared_numbers(training);
   if (training.is_sharded()) {
     traffic += parallel::gather_traffic(training.store, training.shards, data_rank);

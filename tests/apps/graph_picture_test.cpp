@@ -111,7 +111,7 @@ TEST(GraphPicture, IsAGraph) {
     o.tensor = 2;
     const std::string picture = picture_of(o);
     std::set<std::string> nodes;
-    const std::regex node("(n[0-9_]+) \\[label"), arrow("(n[0-9_]+) -> (n[0-9_]+)");
+    const std::regex node("\n *(n[0-9_]+) \\[label"), arrow("(n[0-9_]+) -> (n[0-9_]+)");
     for (std::sregex_iterator it(picture.begin(), picture.end(), node), end; it != end; ++it)
       EXPECT_TRUE(nodes.insert((*it)[1]).second) << (*it)[1];
     int arrows = 0;

@@ -57,7 +57,7 @@ Model shared_bias_model() {
       describe("fc.weight", {{16, "out"}, {8, "in"}}), describe("proj.weight", {{8, "out"}, {16, "in"}}),
       describe("bias", {{8, "width"}}), describe("gain", {{8, "width"}})};
   return {p, [p](Graph& graph) {
-            const Value x = graph.input("x", {DType::f32, {6, 8}});
+            const Value x = graph.input("x", {DType::f32, {24, 8}});
             const Value bias = graph.parameter(p[2]);
             const Value beside = sum(square(bias));
             const auto linear_in = [&](const char* scope, Value in, std::size_t i) {

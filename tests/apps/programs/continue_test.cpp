@@ -52,7 +52,7 @@ struct Layout {
   std::string flags;
 };
 const Layout kSerial{1, ""}, kTensor{2, "--tensor 2 "}, kMesh{4, "--tensor 2 --sequence-parallel "},
-    kThree{3, "--tensor 3 "}, kData{3, ""};
+    kThree{3, "--tensor 3 "}, kData{3, ""}, kShards{3, "--zero 1 "}, kShardedMesh{4, "--tensor 2 --zero 1 "};
 
 // Ten steps, against five that are saved in one layout and five that go on in another.
 void expect_to_go_on(const std::string& arguments, std::initializer_list<std::pair<Layout, Layout>> layouts) {
@@ -86,6 +86,11 @@ TEST(Continue, HasTheBitsOfARunThatNeverStopped) {
 TEST(Continue, WithEmptyGrainsUntiedInF64) { expect_to_go_on(kFive, {{kMesh, kThree}, {kThree, kSerial}}); }
 TEST(Continue, WithFrozenParameters) {
   expect_to_go_on(kFour + "--freeze wpe*,h.0.mlp.* --dtype f64 ", {{kTensor, kSerial}, {kSerial, kTensor}});
+}
+// Moments in shards become whole ones in the file, and others again.
+TEST(Continue, WithShardedMoments) {
+  expect_to_go_on(kFour, {{kShards, kSerial}, {kTensor, kShardedMesh}, {kShardedMesh, kShards}});
+  expect_to_go_on(kFive + "--freeze h.0.* ", {{kShardedMesh, kThree}, {kSerial, kShards}});
 }
 TEST(Continue, WithoutMoments) {
   expect_to_go_on(kFour + "--optimizer sgd --untie ", {{kSerial, kTensor}, {kMesh, kData}});

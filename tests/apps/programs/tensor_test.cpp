@@ -162,6 +162,17 @@ TEST(Tensor, PlansAnyMeshWithoutRanks) {
   EXPECT_THAT(plan.out, HasSubstr("50 all_reduce"));
 }
 
+// A gradient block of 28 MiB, half of which a tensor rank holds: large blocks have fewer default grains.
+TEST(Tensor, DefaultGrainsAreThoseOfTheSerialModel) {
+  for (const char* world : {"--world 1", "--world 2 --tensor 2", "--world 8 --tensor 4"}) {
+    const std::string arguments =
+        std::string("--model gpt --width 768 --heads 12 --sequence 8 --global-batch 12 --dry-run ") + world;
+    const Outcome plan = run({.program = "gpt_attention", .arguments = arguments});
+    ASSERT_EQ(plan.code, 0) << plan.err;
+    EXPECT_THAT(plan.out, HasSubstr("12 micro-batches of 1 x 8 tokens in 8 grains")) << arguments;
+  }
+}
+
 // The tutorial's table and Megatron's side by side: calls of a step in each phase. Of a layer, the first
 // gathers two results and sums one, and sums the gradients of three inputs; 12 layers, 4 micro-batches a
 // rank.
