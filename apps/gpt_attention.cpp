@@ -101,7 +101,7 @@ int dry_run(GptOptions o, const Cli& cli, const Output& out) {
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
   if (mesh.extent(parallel::Axis::tensor) > 1) {
-    for (const std::string& line : compare_layouts(o, mesh, rank, training.team.threads)) out.say("{}", line);
+    for (const std::string& line : compare_layouts(o, setup, rank)) out.say("{}", line);
     for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
   }
   out.say("fullest rank{}: {}", mesh.extent(parallel::Axis::tensor) > 1 ? " of tensor rank 0" : "", rank);

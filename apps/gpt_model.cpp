@@ -28,11 +28,7 @@ constexpr std::array<Size, 4> kSizes = {{{"gpt2", 12, 12, 768},
                                          {"gpt2-large", 36, 20, 1280},
                                          {"gpt2-xl", 48, 25, 1600}}};
 
-std::string names_of_layouts() {
-  std::string names;
-  for (const std::string& name : parallel::layout_names()) names += (names.empty() ? "" : ", ") + name;
-  return names;
-}
+std::string names_of_layouts() { return join(parallel::layout_names(), ", "); }
 
 }  // namespace
 

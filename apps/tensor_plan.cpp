@@ -30,32 +30,35 @@ struct Row {
 // By op, phase, and specs.
 using Rows = std::map<std::tuple<std::string, std::string, std::string>, Row>;
 
-Rows collectives_of(const Program& program) {
+Rows rows_of(const Program& program) {
   Rows rows;
-  for (std::size_t i = 0; i < program.instructions.size(); ++i) {
-    const Instruction& instruction = program.instructions[i];
-    if (instruction.kernel == nullptr || !instruction.kernel->is_collective()) continue;
-    const std::span specs(program.specs.data() + instruction.first_operand,
-                          instruction.inputs + instruction.outputs);
-    const Call call{{},
-                    {},
-                    specs.first(instruction.inputs),
-                    specs.subspan(instruction.inputs),
-                    &program.attributes[instruction.attributes]};
-    std::string name(instruction.op->name);
-    if (program.scopes[instruction.scope] == parallel::kCoalescedScope) name = "coalesced";
-    Row& row = rows[{name, i < program.backward_from ? "forward" : "backward",
-                     specs[0].to_string() + " -> " + call.output_specs[0].to_string()}];
+  for (const parallel::PlannedCollective& c : parallel::collectives_of(program)) {
+    const bool coalesced = program.scopes[c.instruction->scope] == parallel::kCoalescedScope;
+    Row& row = rows[{std::string(coalesced ? "coalesced" : c.instruction->op->name),
+                     c.phase == graingrad::Phase::forward ? "forward" : "backward",
+                     c.operands[0].to_string() + " -> " + c.results[0].to_string()}];
     ++row.count;
-    row.traffic += parallel::traffic_of(*instruction.op, call);
+    row.traffic += c.traffic;
   }
   return rows;
+}
+
+// A line of the table of layouts.
+std::string line_of(const GptSetup& setup, int rank) {
+  std::int64_t calls[2] = {0, 0}, sent = 0;
+  for (const auto& [key, row] : rows_of(setup.program)) {
+    calls[std::get<1>(key) == "forward" ? 0 : 1] += row.count;
+    sent += row.traffic.sent;
+  }
+  const std::int64_t runs = runs_of(setup.training, rank);
+  return fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", setup.training.layout, calls[0] * runs,
+                     calls[1] * runs, sent * runs, setup.store.parameter_bytes());
 }
 
 }  // namespace
 
 std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
-  const Rows rows = collectives_of(setup.program);
+  const Rows rows = rows_of(setup.program);
   const std::int64_t runs = runs_of(setup.training, rank);
   std::vector<std::string> lines;
   if (rows.empty()) return lines;
@@ -78,29 +81,17 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   return lines;
 }
 
-std::vector<std::string> compare_layouts(const GptOptions& options, const parallel::Mesh& mesh, int rank,
-                                         int threads) {
-  std::vector<std::string> names{options.layout};
-  for (const std::string& name : parallel::layout_names())
-    if (name != options.layout && name != "data") names.push_back(name);
-  std::vector<std::string> lines;
-  lines.push_back(fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", "layout", "forward", "backward",
-                              "bytes sent", "parameter bytes"));
-  for (const std::string& name : names) {
-    GptOptions other = options;
+std::vector<std::string> compare_layouts(const GptOptions& options, const GptSetup& setup, int rank) {
+  std::vector<std::string> lines{fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", "layout", "forward",
+                                             "backward", "bytes sent", "parameter bytes"),
+                                 line_of(setup, rank)};
+  GptOptions other = options;
+  other.sequence_parallel = false;
+  for (const std::string& name : parallel::layout_names()) {
+    if (name == options.layout || name == "data") continue;
     other.layout = name;
-    other.sequence_parallel = options.sequence_parallel && name == options.layout;
     try {
-      const GptSetup setup(other, mesh, rank, threads);
-      std::int64_t calls[2] = {0, 0}, sent = 0;
-      for (const auto& [key, row] : collectives_of(setup.program)) {
-        calls[std::get<1>(key) == "forward" ? 0 : 1] += row.count;
-        sent += row.traffic.sent;
-      }
-      const std::int64_t runs = runs_of(setup.training, rank);
-      lines.push_back(fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", setup.training.layout,
-                                  calls[0] * runs, calls[1] * runs, sent * runs,
-                                  setup.store.parameter_bytes()));
+      lines.push_back(line_of(GptSetup(other, setup.training.mesh, rank, setup.training.team.threads), rank));
     } catch (const LayoutError& error) {
       lines.push_back(fmt::format("  {:<18} does not fit: {}", name, error.what()));
     }

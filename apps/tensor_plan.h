@@ -9,10 +9,9 @@ namespace graingrad::apps {
 /// the bytes that rank `rank` sends; then their number in one micro-batch.
 std::vector<std::string> describe_collectives(const GptSetup& setup, int rank);
 
-/// The chosen layout beside those that have names, one line each: collectives of a step in each phase, the
-/// bytes that rank `rank` sends in them, and those of the parameters that it holds.
-std::vector<std::string> compare_layouts(const GptOptions& options, const parallel::Mesh& mesh, int rank,
-                                         int threads);
+/// The layout of `setup` beside those that have names, one line each: collectives of a step in each phase,
+/// the bytes that rank `rank` sends in them, and those of the parameters that it holds.
+std::vector<std::string> compare_layouts(const GptOptions& options, const GptSetup& setup, int rank);
 
 /// The bytes of every rank along the tensor axis, of those along data that need most, one line for ranks that
 /// need the same; the fullest is named.

@@ -190,6 +190,9 @@ void GroupCollectives::reduce_scatter(const Call& call, std::string_view scope) 
   if (tree.combines.empty()) std::memcpy(call.outputs[0], operands_[0], static_cast<std::size_t>(mine));
 }
 
+namespace {
+
+// A pure function of op, specs and attributes.
 Traffic traffic_of(const Op& op, const Call& call) {
   const auto& n = call.attributes->integers;
   if (&op == &ops::all_reduce)
@@ -202,6 +205,23 @@ Traffic traffic_of(const Op& op, const Call& call) {
   if (&op != &ops::all_gather && &op != &ops::gather_to) return {};
   const std::int64_t own = call.input_specs[0].bytes(), all = call.output_specs[0].bytes();
   return {1, own * (Parts(call).ranks() - 1), all - own};
+}
+
+}  // namespace
+
+std::vector<PlannedCollective> collectives_of(const Program& program) {
+  std::vector<PlannedCollective> found;
+  for (std::size_t i = 0; i < program.instructions.size(); ++i) {
+    const Instruction& instruction = program.instructions[i];
+    if (instruction.kernel == nullptr || !instruction.kernel->is_collective()) continue;
+    const std::span specs(program.specs.data() + instruction.first_operand,
+                          instruction.inputs + instruction.outputs);
+    const auto operands = specs.first(instruction.inputs), results = specs.subspan(instruction.inputs);
+    const Call call{{}, {}, operands, results, &program.attributes[instruction.attributes]};
+    found.push_back({&instruction, i < program.backward_from ? Phase::forward : Phase::backward, operands,
+                     results, traffic_of(*instruction.op, call)});
+  }
+  return found;
 }
 
 }  // namespace graingrad::parallel

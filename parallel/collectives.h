@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <tuple>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "parallel/schedule.h"
 #include "value/collectives.h"
 #include "value/memory.h"
+#include "value/program.h"
 
 namespace graingrad::parallel {
 
@@ -58,7 +60,14 @@ class GroupCollectives final : public Collectives {
   std::vector<void*> operands_;
 };
 
-/// What one run of a collective adds to the group's counters; a pure function of op, specs and attributes.
-Traffic traffic_of(const Op& op, const Call& call);
+/// A collective that a program runs.
+struct PlannedCollective {
+  const Instruction* instruction;
+  Phase phase;
+  std::span<const Spec> operands, results;
+  Traffic traffic;  ///< what one run adds to the group's counters
+};
+/// Those of `program`, in its order: a pure function of it, which must outlive them.
+std::vector<PlannedCollective> collectives_of(const Program& program);
 
 }  // namespace graingrad::parallel

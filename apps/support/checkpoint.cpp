@@ -20,29 +20,28 @@ using parallel::PieceInMemory;
 void add_moments(const Training& training, std::vector<PieceInMemory>& pieces) {
   const ParameterStore& store = training.store;
   const auto size = static_cast<std::int64_t>(size_of(store.dtype()));
-  int runs = 0;
-  bool inside = false;
-  for (const parallel::ParameterPart& part : training.parts) {
-    if (part.local.trainable && !inside) ++runs;
-    inside = part.local.trainable;
-    if (!inside) continue;
-    const std::string run = std::to_string(runs - 1);
-    for (const char* moment : {"adamw.m.", "adamw.v."}) {
-      PieceInMemory held{piece_of(part, moment + part.serial.name)};
-      CheckpointPiece& piece = held.piece;
-      if (!store.has_state(moment + run)) {
-        piece.last = piece.first;
-      } else {
-        const Slice state = store.state(moment + run);
-        // Of the parameter's elements, the one whose moment lies first in the state.
-        const std::int64_t first =
-            (store.parameter("adamw." + run).offset - store.parameter(part.local.name).offset) / size;
-        const std::int64_t count = piece.elements();
-        piece.first = std::clamp(first, std::int64_t{0}, count);
-        piece.last = std::clamp(first + state.spec.shape.size(), piece.first, count);
-        held.data = store.state() + state.offset + (piece.first - first) * size;
+  const std::vector<ParameterStore::Run> runs = store.trainable_runs();
+  for (std::size_t r = 0; r < runs.size(); ++r) {
+    const std::string run = std::to_string(r);
+    for (std::size_t i = runs[r].first; i < runs[r].first + runs[r].count; ++i) {
+      const parallel::ParameterPart& part = training.parts[i];
+      for (const std::string moment : {"adamw.m.", "adamw.v."}) {
+        PieceInMemory held{piece_of(part, moment + part.serial.name)};
+        CheckpointPiece& piece = held.piece;
+        if (!store.has_state(moment + run)) {
+          piece.last = piece.first;
+        } else {
+          const Slice state = store.state(moment + run);
+          // Of the parameter's elements, the one whose moment lies first in the state.
+          const std::int64_t first =
+              (store.parameter("adamw." + run).offset - store.parameter(part.local.name).offset) / size;
+          const std::int64_t count = piece.elements();
+          piece.first = std::clamp(first, std::int64_t{0}, count);
+          piece.last = std::clamp(first + state.spec.shape.size(), piece.first, count);
+          held.data = store.state() + state.offset + (piece.first - first) * size;
+        }
+        pieces.push_back(std::move(held));
       }
-      pieces.push_back(std::move(held));
     }
   }
 }

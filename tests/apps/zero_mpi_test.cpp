@@ -61,13 +61,8 @@ void load(const GptOptions& o, Workspace& workspace, const Program& program, std
 // What collectives of the program move in one micro-batch, of which a rank runs `runs` a step.
 parallel::Traffic program_traffic(const Program& program, std::int64_t runs) {
   parallel::Traffic traffic;
-  for (const Instruction& i : program.instructions) {
-    if (i.kernel == nullptr || !i.kernel->is_collective()) continue;
-    const std::span specs(program.specs.data() + i.first_operand, i.inputs + i.outputs);
-    const Call call{
-        {}, {}, specs.first(i.inputs), specs.subspan(i.inputs), &program.attributes[i.attributes]};
-    for (std::int64_t r = 0; r < runs; ++r) traffic += parallel::traffic_of(*i.op, call);
-  }
+  for (const parallel::PlannedCollective& c : parallel::collectives_of(program))
+    for (std::int64_t r = 0; r < runs; ++r) traffic += c.traffic;
   return traffic;
 }
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "nn/gpt.h"
-#include "tests/parallel/partitioned.h"
+#include "tests/parallel/gpt_case.h"
 #include "tests/parallel/world.h"
 #include "value/ops/attention.h"
 #include "value/ops/elementwise.h"
@@ -21,50 +21,6 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-constexpr std::int64_t kLayers = 2, kSequence = 19, kRows = 2 * kSequence;
-
-struct Case {
-  std::int64_t heads, grains, vocab;
-  bool tied = true;
-  DType dtype = DType::f32;
-  double dropout = 0;
-  nn::Layers kind = nn::Layers::gpt;
-};
-
-nn::GptConfig config_of(const Case& c) {
-  nn::GptConfig config;
-  config.layers = kLayers;
-  config.heads = c.heads;
-  config.width = 8 * c.heads;
-  config.sequence = kSequence;
-  config.vocab = c.vocab;
-  config.tied = c.tied;
-  config.kind = c.kind;
-  config.dtype = c.dtype;
-  config.dropout = c.dropout;
-  return config;
-}
-
-void load_tokens(Workspace& workspace, const Program& program) {
-  const auto tokens = workspace.input<std::int32_t>(program, "tokens");
-  const auto targets = workspace.input<std::int32_t>(program, "targets");
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = static_cast<std::int32_t>(i * i * 7 % 17);
-    targets[i] = i % 11 == 5 ? -1 : static_cast<std::int32_t>((i + 1) * (i + 1) * 7 % 17);
-  }
-}
-
-// A GPT on this rank of the job, or serial.
-std::unique_ptr<PartitionedRun> make(const Case& c, const Layout& layout, bool serial = false) {
-  const nn::Gpt model(config_of(c));
-  Graph graph;
-  const Value loss =
-      model.loss(graph.input("tokens", {DType::i32, {kRows}}), graph.input("targets", {DType::i32, {kRows}}));
-  const Mesh mesh = serial ? Mesh() : Mesh(1, test_world().size());
-  return std::make_unique<PartitionedRun>(graph, std::span(&loss, 1), model.parameters(), c.dtype, layout,
-                                          mesh, serial ? 0 : test_world().rank(), c.grains);
-}
 
 class EveryLayout : public testing::TestWithParam<Case> {};
 
@@ -261,7 +217,7 @@ struct Qkv {
 TEST(Qkv, ThreeLayersHaveTheFusedLayersBits) {
   const auto fused = Qkv(false).on(Mesh(), 0), isolated = Qkv(true).on(Mesh(), 0);
   isolated->run(nullptr, 1);
-  fused->run(nullptr, 1, [&](Workspace&, const Program&) {
+  fused->run(nullptr, 1, [&](Workspace&, const Program&, int) {
     // Head by head: rows of query, key and value in turn.
     for (const std::string kind : {".weight", ".bias"}) {
       const auto to = fused->store.values_of<float>("fused" + kind);

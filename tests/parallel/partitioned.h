@@ -38,7 +38,7 @@ struct PartitionedRun {
     std::vector<Value> leaves;
     for (const ParameterPart& part : parts)
       if (part.local.trainable) leaves.push_back(cut.graph->parameter(part.local));
-    accumulate_gradients(cut.outputs[0], cut.graph->constant(0.375, dtype), leaves);
+    unreached = accumulate_gradients(cut.outputs[0], cut.graph->constant(0.375, dtype), leaves);
     std::vector<OutputRef> kept;
     for (const Value& value : std::span(cut.outputs).subspan(1)) kept.push_back(cut.graph->check(value));
     graph = std::move(cut.graph);
@@ -56,9 +56,9 @@ struct PartitionedRun {
   }
 
   /// Runs it `times` times into one gradient block, so that chains go on in their sinks; `load` writes the
-  /// inputs.
+  /// inputs of each.
   template <class F>
-  void run(Collectives* collectives, int times, const F& load) {
+  void run(Collectives* collectives, int times, const F& load, const cpu::Team& team = {}) {
     store.allocate(1);
     for (const ParameterPart& part : parts) {
       const std::uint64_t stream = nn::stream_of(part.serial.name);
@@ -72,12 +72,12 @@ struct PartitionedRun {
       });
     }
     std::memset(store.gradients(0), 0, static_cast<std::size_t>(store.gradient_bytes()));
-    Workspace workspace({&program}, store, {}, collectives);
+    Workspace workspace({&program}, store, team, collectives);
     workspace.poison(std::byte{0x7B});
-    load(workspace, program);
     workspace.set_register(kSeedRegister, 3);
     workspace.set_register(kStepRegister, 5);
     for (int i = 0; i < times; ++i) {
+      load(workspace, program, i);
       workspace.run(program, Phase::forward);
       workspace.run(program, Phase::backward);
     }
@@ -86,7 +86,7 @@ struct PartitionedRun {
       values.push_back(output_bytes(workspace, program, i));
   }
   void run(Collectives* collectives, int times) {
-    run(collectives, times, [](Workspace&, const Program&) {});
+    run(collectives, times, [](Workspace&, const Program&, int) {});
   }
 
   std::vector<ParameterPart> parts;
@@ -94,7 +94,7 @@ struct PartitionedRun {
   Backend backend;
   std::unique_ptr<Graph> graph;
   Program program;
-  std::vector<std::string> gathered;
+  std::vector<std::string> gathered, unreached;
   std::vector<Bytes> values;  ///< of the outputs behind the loss, after the last run
 };
 
@@ -128,14 +128,10 @@ struct Messages {
 };
 inline Messages messages_of(const Program& program) {
   Messages messages;
-  for (std::size_t n = 0; n < program.instructions.size(); ++n) {
-    const Instruction& i = program.instructions[n];
-    if (i.kernel == nullptr || !i.kernel->is_collective()) continue;
-    const std::span specs(program.specs.data() + i.first_operand, i.inputs + i.outputs);
-    const Call call{
-        {}, {}, specs.first(i.inputs), specs.subspan(i.inputs), &program.attributes[i.attributes]};
-    messages.traffic += traffic_of(*i.op, call);
-    ++(n < program.backward_from ? messages.forward : messages.backward)[std::string(i.op->name)];
+  for (const PlannedCollective& c : collectives_of(program)) {
+    messages.traffic += c.traffic;
+    ++(c.phase == Phase::forward ? messages.forward
+                                 : messages.backward)[std::string(c.instruction->op->name)];
   }
   return messages;
 }
