@@ -53,6 +53,10 @@ struct Sums {
   std::int64_t row;
 };
 
+/// Elements of the contraction that one turn of the inner loop takes: one where a fused multiply-add is many
+/// instructions.
+inline constexpr int kUnroll = kFusesMultiplyAdd ? 8 : 1;
+
 /// What a chain starts from where it does not resume another.
 template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
@@ -85,7 +89,7 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
     const Sums<T> other = *(others - o);
     for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
   }
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll
   for (std::int64_t l = 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
