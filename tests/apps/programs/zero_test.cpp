@@ -39,12 +39,11 @@ std::string bits(const std::string& arguments, int ranks) {
 struct Meshed {
   int data, tensor;
 };
-constexpr Meshed kMeshes[] = {{1, 1}, {2, 1}, {3, 1}, {4, 1}, {1, 2}, {2, 2}, {3, 2}};
+constexpr Meshed kMeshes[] = {{1, 1}, {3, 1}, {2, 2}};
 
-// Of every mesh with --zero 1, and of one with --zero 0.
+// meshes_test has every mesh; here the programs themselves run on some.
 void expect_same_bits(const std::string& arguments) {
   const std::string serial = bits(arguments, 1);
-  EXPECT_EQ(bits(arguments + "--tensor 2 --zero 0", 4), serial) << arguments;
   for (const Meshed& mesh : kMeshes)
     EXPECT_EQ(bits(arguments + "--zero 1 --tensor " + std::to_string(mesh.tensor), mesh.data * mesh.tensor),
               serial)
