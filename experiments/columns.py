@@ -27,6 +27,7 @@ KEYS = {
     "hybrid": ("workload",),
     "extrapolation": ("role", "workload", "reduce", "count"),
     "correctness": ("case", "engine", "reduce"),
+    "tensor": ("shape", "tensor_grains", "tensor", "layout"),
 }
 RESULTS = {
     "weak_scaling": TRAINING + ("same_bits",),
@@ -39,6 +40,7 @@ RESULTS = {
     "hybrid": TRAINING,
     "extrapolation": TRAINING + ("grains_flag", "messages", "pieces") + SECONDS,
     "correctness": TRAINING + ("max_error", "monotone", "w", "w_hat"),
+    "tensor": TRAINING,
 }
 PREDICTIONS = ("date", "commit", "cpu", "cores", "quick", "kind", "workload", "reduce", "network", "alpha", "beta", "ranks",
                "global_batch", "oversubscribed", "measured_seconds", "predicted_seconds", "compute_seconds",
