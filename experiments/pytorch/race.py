@@ -61,6 +61,10 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+# A core for each of OpenMP's threads, which gpt_attention sees to itself.
+BOUND = {"OMP_PROC_BIND": "true"}
+
+
 class Contender:
     """A process in a group of its own, stopped except in its turns."""
 
@@ -115,7 +119,7 @@ class Torch(Contender):
             command += ["--" + flag, str(value)]
         if name == "compiled":
             command.append("--compile")
-        super().__init__(name, command, {"OMP_NUM_THREADS": str(threads),
+        super().__init__(name, command, {"OMP_NUM_THREADS": str(threads), **BOUND,
                                          "TORCHINDUCTOR_CACHE_DIR": os.path.join(BUILD, "torch-cache")},
                          work, subprocess.PIPE)
         self.ready = self.answer()
@@ -184,9 +188,9 @@ class Graingrad(Contender):
         return seconds, loss, sum(seconds) / (time.perf_counter() - start)
 
 
-def output_of(command):
+def output_of(command, environment=None):
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True).stdout
+                          text=True, env={**os.environ, **(environment or {})}).stdout
 
 
 def number_before(text, word):
@@ -199,7 +203,7 @@ def floor_rates(threads):
     if not os.access(bench, os.X_OK):
         return 0.0, 0.0
     runs = json.loads(output_of([bench, f"--benchmark_filter=^(micro_kernel_l1|copy)/threads:{threads}/",
-                                 "--benchmark_min_time=0.3", "--benchmark_format=json"]))["benchmarks"]
+                                 "--benchmark_min_time=0.3", "--benchmark_format=json"], BOUND))["benchmarks"]
     rate = {run["name"].split("/")[0]: run for run in runs}
     return rate["micro_kernel_l1"]["GFLOP/s"], rate["copy"]["GB/s"]
 
