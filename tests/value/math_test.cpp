@@ -96,6 +96,23 @@ TYPED_TEST(MathTest, Exp) {
   EXPECT_TRUE(std::isnan(f(this->kNaN)));
 }
 
+// Everything up to its limit, subnormal results and what vanishes included: exp's bits, in lanes too.
+TYPED_TEST(MathTest, ExpBelowIsExp) {
+  using T = TypeParam;
+  std::mt19937_64 random(3);
+  std::uniform_real_distribution<T> every(this->kFloat ? T(-110) : T(-760), T(40)), tiny(T(-1), T(0));
+  std::vector<T> x = {T(0), T(-0.0), T(40), -this->kInfinity, this->kNaN, std::numeric_limits<T>::lowest()};
+  while (x.size() < 400000) x.push_back(x.size() % 2 == 0 ? every(random) : tiny(random));
+  for (std::size_t i = 0; i + 16 <= x.size(); i += 16) {
+    const Lanes<T> lanes = cpu::exp_below(load(x.data() + i));
+    for (std::size_t j = 0; j < 16; ++j) {
+      const T want = cpu::exp(x[i + j]);
+      ASSERT_TRUE(same(lanes[static_cast<Eigen::Index>(j)], want)) << x[i + j];
+      ASSERT_TRUE(same(cpu::exp_below(x[i + j]), want)) << x[i + j];
+    }
+  }
+}
+
 TYPED_TEST(MathTest, Log) {
   using T = TypeParam;
   const auto f = [](T x) { return cpu::log(x); };

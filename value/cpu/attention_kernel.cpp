@@ -144,7 +144,7 @@ void join_block(T* scores, std::int64_t count, T scale, bool first, T& max, T& t
   for (std::int64_t j = 0; j < whole; j += kLanes) {
     for (int i = 0; i < kLanes / P::kWidth; ++i) {
       T* const at = scores + j + i * P::kWidth;
-      const typename P::Real x = cpu::exp<P>(P::load(at) - new_max);
+      const typename P::Real x = cpu::exp_below<P>(P::load(at) - new_max);
       P::store(at, x);
       sums_of_lanes[i] += x;
     }
@@ -152,7 +152,7 @@ void join_block(T* scores, std::int64_t count, T scale, bool first, T& max, T& t
   Lanes<T> sum;
   for (int i = 0; i < kLanes / P::kWidth; ++i) P::store(sum.data() + i * P::kWidth, sums_of_lanes[i]);
   if (whole < count) {
-    const Lanes<T> x = cpu::exp<T>(Lanes<T>(load(scores + whole) - new_max));
+    const Lanes<T> x = cpu::exp_below<T>(Lanes<T>(load(scores + whole) - new_max));
     store(scores + whole, x);
     sum += keep_first(x, count - whole, T(0));
   }
@@ -160,7 +160,7 @@ void join_block(T* scores, std::int64_t count, T scale, bool first, T& max, T& t
   if (first) {
     total = block_total;
   } else {
-    const T factor = cpu::exp(max - new_max);
+    const T factor = cpu::exp_below(max - new_max);
     total = std::fma(total, factor, block_total);
     for (std::int64_t j = 0; j < row; j += kLanes) store(sums + j, Lanes<T>(load(sums + j) * factor));
   }
@@ -174,7 +174,8 @@ template <class T>
 void weigh_dropped(T* weights, T* d_scores, const T* factors, std::int64_t count, T scale, T lse, T delta) {
   using P = Packet<T>;
   for (std::int64_t j = 0; j < count; j += P::kWidth) {
-    const typename P::Real p = cpu::exp<P>(P::load(weights + j) * scale - lse), m = P::load(factors + j);
+    const typename P::Real p = cpu::exp_below<P>(P::load(weights + j) * scale - lse),
+                           m = P::load(factors + j);
     P::store(weights + j, p * m);
     P::store(d_scores + j, p * (m * P::load(d_scores + j) - delta) * scale);
   }
@@ -340,7 +341,7 @@ void attention_tile(const AttentionGradient<T>& call, std::int64_t tile, void* s
         for (std::int64_t j = 0; j < end; j += P::kWidth) {
           T* const weight = weights + i * kScoreRow + j;
           T* const to = d_scores + i * kScoreRow + j;
-          const typename P::Real p = cpu::exp<P>(P::load(weight) * call.scale - row_lse);
+          const typename P::Real p = cpu::exp_below<P>(P::load(weight) * call.scale - row_lse);
           P::store(weight, p);
           P::store(to, p * (P::load(to) - row_delta) * call.scale);
         }

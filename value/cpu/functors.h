@@ -17,8 +17,7 @@ namespace gelu_parts {
 template <class P>
 typename P::Real limit(typename P::Real x) {
   using T = typename P::Element;
-  x = x > P::splat(T(40)) ? P::splat(T(40)) : x;
-  return x < P::splat(T(-40)) ? P::splat(T(-40)) : x;
+  return P::at_least(P::at_most(x, P::splat(T(40))), P::splat(T(-40)));
 }
 
 /// The gate 1 / (1 + e^(-2u)) and its derivative at x; `x` is limited.
@@ -34,7 +33,7 @@ Gate<P> tanh_gate(typename P::Real x) {
   const Real c = limit<P>(x);
   const Real square = c * c;
   const Real twice_u = c * kTwice * P::fma(square, P::splat(kCube), P::splat(1));
-  const Real e = cpu::exp<P>(-math_parts::absolute<P>(twice_u));
+  const Real e = cpu::exp_below<P>(math_parts::minus_absolute<P>(twice_u));
   const Real r = T(1) / (T(1) + e);
   const Real er = e * r;
   const Real slope = P::fma(square, P::splat(T(3) * kTwice * kCube), P::splat(kTwice));
@@ -192,7 +191,7 @@ struct GeluErfGradient {
   static typename P::Real of(typename P::Real x, typename P::Real y) {
     using T = typename P::Element;
     const typename P::Real c = gelu_parts::limit<P>(x);
-    const typename P::Real density = cpu::exp<P>(c * c * T(-0.5)) * T(0.398942280401432677939946);
+    const typename P::Real density = cpu::exp_below<P>(c * c * T(-0.5)) * T(0.398942280401432677939946);
     return y * P::fma(c, density, gelu_parts::normal_cdf<P>(x));
   }
 };

@@ -42,10 +42,10 @@ MaxAndSum<T> max_and_sum(const T* x, std::int64_t n) {
     const T grown = larger<Scalar<T>>(max, tree_max(larger(a, b)));
     if (grown == kLowest) continue;  // nothing but -infinity yet: its sum is 0
     if (grown != max) {
-      sum *= exp(max - grown);
+      sum *= exp_below(max - grown);
       max = grown;
     }
-    sum += tree_sum<T>(exp<T>(Lanes<T>(a - max)) + exp<T>(Lanes<T>(b - max)));
+    sum += tree_sum<T>(exp_below<T>(Lanes<T>(a - max)) + exp_below<T>(Lanes<T>(b - max)));
   }
   return {max, sum};
 }
@@ -71,8 +71,8 @@ MaxAndSum<T> merge(std::int64_t grains, const MaxAndSum<T>* parts) {
   T max = kLowest;
   for (std::int64_t g = 0; g < grains; ++g) max = larger<Scalar<T>>(max, parts[g].max);
   if (max == kLowest) return {max, 0};
-  return {max,
-          tree_sum_of<T>(0, grains, [&](std::int64_t g) { return parts[g].sum * exp(parts[g].max - max); })};
+  return {max, tree_sum_of<T>(0, grains,
+                              [&](std::int64_t g) { return parts[g].sum * exp_below(parts[g].max - max); })};
 }
 
 // log(sum(exp(x))) of a whole row, from the statistics of its grains.
@@ -279,7 +279,9 @@ void gradient_tile(const Call& call, int, std::int64_t i, void*) {
       const bool is_ignored = ignored(id, columns.serial, call.attributes->integers[0]);
       const T lse = call.in<T>(1)[row], d_target = call.in<T>(4)[row];
       const T scale = is_ignored ? call.in<T>(3)[row] + d_target : call.in<T>(3)[row];
-      const auto gradient = [&](const Lanes<T>& x) { return Lanes<T>(exp<T>(Lanes<T>(x - lse)) * scale); };
+      const auto gradient = [&](const Lanes<T>& x) {
+        return Lanes<T>(exp_below<T>(Lanes<T>(x - lse)) * scale);
+      };
       const T* x = call.in<T>(0) + row * rows.length;
       T* out = call.out<T>() + row * rows.length;
       std::int64_t j = begin;

@@ -19,6 +19,16 @@ typename P::Real exp(typename P::Real x) {
   return math_parts::scale<P>(P::fma(e.r * e.r, p, e.r) + T(1), e.n);
 }
 
+/// e^x for x up to 40, as where a maximum was taken off: exp's bits in fewer steps.
+template <class P>
+typename P::Real exp_below(typename P::Real x) {
+  using T = typename P::Element;
+  using C = math_parts::Constants<T>;
+  const auto e = math_parts::reduce<P>(P::at_least(x, P::splat(C::kExpLow)));
+  const typename P::Real p = math_parts::horner<P>(C::kExp, e.r);
+  return math_parts::scale_down<P>(P::fma(e.r * e.r, p, e.r) + T(1), e.shifted);
+}
+
 /// The natural logarithm, 1 ulp. log(0) = -inf, log(inf) = inf, NaN for negative x and NaN.
 template <class P>
 typename P::Real log(typename P::Real x) {
@@ -64,14 +74,14 @@ typename P::Real erf(typename P::Real x) {
   const Real ax = math_parts::absolute<P>(x);
   const Real small = P::fma(ax, math_parts::horner<P>(C::kErf, ax * ax), ax);
   const Real t = (ax > P::splat(C::kErfHigh) ? P::splat(C::kErfHigh) : ax) - T(1);
-  const Real large = T(1) - cpu::exp<P>(math_parts::horner<P>(C::kLogErfc, t));
+  const Real large = T(1) - exp_below<P>(math_parts::horner<P>(C::kLogErfc, t));
   return math_parts::with_sign_of<P>(ax < P::splat(1) ? small : large, x);
 }
 
 /// 1 / (1 + e^-x), 2 ulp, also where the result is tiny; sigmoid(-inf) = 0, sigmoid(inf) = 1, NaN stays.
 template <class P>
 typename P::Real sigmoid(typename P::Real x) {
-  const typename P::Real e = cpu::exp<P>(-math_parts::absolute<P>(x));
+  const typename P::Real e = exp_below<P>(math_parts::minus_absolute<P>(x));
   const typename P::Real numerator = x < P::splat(0) ? e : P::splat(1);
   return math_parts::quotient_with_sum<P>(numerator, P::splat(0), P::splat(1), e);
 }
@@ -114,6 +124,8 @@ typename P::Real pow_f64(typename P::Real x, typename P::Real y) {
 template <class T>
 requires std::is_floating_point_v<T> T exp(T x) { return cpu::exp<Scalar<T>>(x); }
 template <class T>
+requires std::is_floating_point_v<T> T exp_below(T x) { return cpu::exp_below<Scalar<T>>(x); }
+template <class T>
 requires std::is_floating_point_v<T> T log(T x) { return cpu::log<Scalar<T>>(x); }
 template <class T>
 requires std::is_floating_point_v<T> T tanh(T x) { return cpu::tanh<Scalar<T>>(x); }
@@ -133,6 +145,10 @@ requires std::is_floating_point_v<T> T pow(T x, T y) {
 template <class T>
 Lanes<T> exp(const Lanes<T>& x) {
   return map_packets<T>([](typename Packet<T>::Real p) { return cpu::exp<Packet<T>>(p); }, x);
+}
+template <class T>
+Lanes<T> exp_below(const Lanes<T>& x) {
+  return map_packets<T>([](typename Packet<T>::Real p) { return cpu::exp_below<Packet<T>>(p); }, x);
 }
 template <class T>
 Lanes<T> log(const Lanes<T>& x) {

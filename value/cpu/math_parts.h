@@ -30,6 +30,8 @@ struct Constants<float> {
   static constexpr float kLog2E = 0x1.715476p0f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kExpHigh = 89.0f, kExpLow = -105.0f;
   static constexpr float kExp2High = 20.0f;  // tanh(10) is 1
+  static constexpr int kDown = 64;           // e^-105 is above 2^-152
+  static constexpr float kDownPower = 0x1p-64f;
   static constexpr float kExp[] = {0.5f, 0x1.5554dcp-3f, 0x1.555518p-5f, 0x1.120be2p-7f, 0x1.6d117cp-10f};
   static constexpr float kLog[] = {0xaaaaaa.0p-24f, 0xccce13.0p-25f, 0x91e9ee.0p-25f, 0xf89e26.0p-26f};
   static constexpr float kErfHigh = 4.0f;  // erf(4) is 1
@@ -52,6 +54,8 @@ struct Constants<double> {
                           kLn2Low = 0x1.473de6af278edp-34;
   static constexpr double kExpHigh = 710.0, kExpLow = -746.0;
   static constexpr double kExp2High = 40.0;  // tanh(20) is 1
+  static constexpr int kDown = 128;          // e^-746 is above 2^-1077
+  static constexpr double kDownPower = 0x1p-128;
   static constexpr double kExp[] = {0.5,
                                     0x1.5555555555557p-3,
                                     0x1.5555555555556p-5,
@@ -95,6 +99,14 @@ typename P::Real absolute(typename P::Real x) {
       static_cast<Bits>(std::bit_cast<Bits>(x) & ~Constants<typename P::Element>::kSign));
 }
 
+/// -|x|.
+template <class P>
+typename P::Real minus_absolute(typename P::Real x) {
+  using Bits = typename P::Bits;
+  return std::bit_cast<typename P::Real>(
+      static_cast<Bits>(std::bit_cast<Bits>(x) | Constants<typename P::Element>::kSign));
+}
+
 /// A non-negative x with the sign bit of `sign`.
 template <class P>
 typename P::Real with_sign_of(typename P::Real x, typename P::Real sign) {
@@ -103,12 +115,13 @@ typename P::Real with_sign_of(typename P::Real x, typename P::Real sign) {
   return std::bit_cast<typename P::Real>(static_cast<Bits>(std::bit_cast<Bits>(x) | bit));
 }
 
-/// 2^n for an n whose low bits lie in `shifted` = n + kShift; n within the normal exponents.
+/// 2^(n + more) for an n whose low bits lie in `shifted` = n + kShift; n + more within the normal exponents.
 template <class P>
-typename P::Real power_of_two(typename P::Real shifted) {
+typename P::Real power_of_two(typename P::Real shifted, int more = 0) {
   using C = Constants<typename P::Element>;
   using Bits = typename P::Bits;
-  const Bits n = std::bit_cast<Bits>(shifted) - (std::bit_cast<typename C::Bits>(C::kShift) - C::kBias);
+  const Bits n = std::bit_cast<Bits>(shifted) - (std::bit_cast<typename C::Bits>(C::kShift) - C::kBias -
+                                                 static_cast<typename C::Bits>(more));
   return std::bit_cast<typename P::Real>(static_cast<Bits>(n << C::kMantissa));
 }
 
@@ -137,12 +150,19 @@ typename P::Real scale(typename P::Real y, typename P::Real n) {
   return (y * power_of_two<P>(half)) * power_of_two<P>(rest + C::kShift);
 }
 
+/// y * 2^n as above for an n that is small or negative: multiplied by a power that is surely normal, then
+/// down.
+template <class P>
+typename P::Real scale_down(typename P::Real y, typename P::Real shifted) {
+  using C = Constants<typename P::Element>;
+  return (y * power_of_two<P>(shifted, C::kDown)) * C::kDownPower;
+}
+
 /// x within the range where e^x neither overflows nor vanishes for sure; NaN stays.
 template <class P>
 typename P::Real clamp_for_exp(typename P::Real x) {
   using C = Constants<typename P::Element>;
-  x = x > P::splat(C::kExpHigh) ? P::splat(C::kExpHigh) : x;
-  return x < P::splat(C::kExpLow) ? P::splat(C::kExpLow) : x;
+  return P::at_least(P::at_most(x, P::splat(C::kExpHigh)), P::splat(C::kExpLow));
 }
 
 /// e^(x + low) for |low| < 1e-3, to 0.6 ulp: as exp, with what is rounded away carried along.

@@ -27,6 +27,9 @@ struct Scalar {
   /// a * b + c, rounded once.
   static Real fma(Real a, Real b, Real c) { return std::fma(a, b, c); }
   static Real floor(Real x) { return std::floor(x); }
+  /// The smaller or larger of x and a bound that is a number; NaN stays.
+  static Real at_most(Real x, Real bound) { return x > bound ? bound : x; }
+  static Real at_least(Real x, Real bound) { return x < bound ? bound : x; }
   static Real sqrt(Real x) { return std::sqrt(x); }
 };
 
@@ -82,6 +85,12 @@ struct Packet {
     }
   }
   static Real floor(Real x) { return Eigen::internal::pfloor(static_cast<Native>(x)); }
+  static Real at_most(Real x, Real bound) {
+    return Eigen::internal::pmin(static_cast<Native>(x), static_cast<Native>(bound));
+  }
+  static Real at_least(Real x, Real bound) {
+    return Eigen::internal::pmax(static_cast<Native>(x), static_cast<Native>(bound));
+  }
   static Real sqrt(Real x) { return Eigen::internal::psqrt(static_cast<Native>(x)); }
 
  private:

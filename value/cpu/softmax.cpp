@@ -27,7 +27,7 @@ void map_row(const T* x, T* out, std::int64_t n, F&& f) {
 template <class T>
 void softmax_row(const T* x, T* out, std::int64_t n) {
   const T max = row_max(x, n);
-  map_row(x, out, n, [max](const Lanes<T>& v) { return exp<T>(Lanes<T>(v - max)); });
+  map_row(x, out, n, [max](const Lanes<T>& v) { return exp_below<T>(Lanes<T>(v - max)); });
   const T sum = row_sum(out, n);
   map_row(out, out, n, [sum](const Lanes<T>& v) { return Lanes<T>(v / sum); });
 }
@@ -35,7 +35,7 @@ void softmax_row(const T* x, T* out, std::int64_t n) {
 template <class T>
 void log_softmax_row(const T* x, T* out, std::int64_t n) {
   const T max = row_max(x, n);
-  const T sum = row_sum(x, n, [max](const Lanes<T>& v) { return exp<T>(Lanes<T>(v - max)); });
+  const T sum = row_sum(x, n, [max](const Lanes<T>& v) { return exp_below<T>(Lanes<T>(v - max)); });
   const T log_sum = log(sum);
   map_row(x, out, n, [max, log_sum](const Lanes<T>& v) { return Lanes<T>((v - max) - log_sum); });
 }
