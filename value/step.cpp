@@ -1,6 +1,7 @@
 #include "value/step.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 
@@ -257,12 +258,17 @@ void Step::run_last_backward(const Action& action, Workspace& workspace, StepTim
   laps.lap(times.backward);
 }
 
-bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part) {
+bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part, const cpu::Team& team) {
   const Piece own = part.value_or(Piece{0, store.gradient_elements()});
   return visit_floating(store.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    return finite<T>({reinterpret_cast<const T*>(store.gradients(block)) + own.first,
-                      static_cast<std::size_t>(own.last - own.first)});
+    constexpr auto kSize = static_cast<std::int64_t>(sizeof(T));
+    const T* const numbers = reinterpret_cast<const T*>(store.gradients(block)) + own.first;
+    std::atomic<bool> all = true;
+    for_parts(team, (own.last - own.first) * kSize, [&](std::int64_t first, std::int64_t bytes) {
+      if (!finite<T>({numbers + first / kSize, static_cast<std::size_t>(bytes / kSize)})) all = false;
+    });
+    return all.load();
   });
 }
 

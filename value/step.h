@@ -113,7 +113,8 @@ class Step {
 };
 
 /// True where every element of a gradient block is finite, or its elements [part.first, part.last).
-bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part = std::nullopt);
+bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part = std::nullopt,
+                const cpu::Team& team = {});
 /// Index of the first parameter whose gradient in `block`, or what lies in `part` of it, is not finite; the
 /// number of parameters if none.
 std::size_t index_not_finite(const ParameterStore& store, int block,

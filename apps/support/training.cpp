@@ -233,7 +233,7 @@ std::size_t Trainer::share_numbers() {
     std::copy(mine.begin(), mine.end(), numbers_.begin() + 2);
     finite = std::all_of(mine.begin(), mine.end(), [](double x) { return std::isfinite(x); });
   } else {
-    finite = all_finite(store, 0, own);
+    finite = all_finite(store, 0, own, training_.team);
   }
   const std::size_t count = store.parameters().size();
   numbers_[0] = loss_sum_;
@@ -272,7 +272,7 @@ void Trainer::decide() {
   };
   if (first_bad < store.parameters().size()) refuse(store.parameters()[first_bad].name);
   // A finite norm says that every element is finite.
-  if (norm_ ? !std::isfinite(*grad_norm_) : !gather_ && !all_finite(store, 0))
+  if (norm_ ? !std::isfinite(*grad_norm_) : !gather_ && !all_finite(store, 0, {}, training_.team))
     refuse(first_not_finite(store, 0));
 }
 

@@ -217,9 +217,10 @@ TEST(Step, RefusesPlansThatDoNotFit) {
   EXPECT_THROW(make({.workers = {{}}, .joint = {simple(Kind::gather)}}), UsageError);
 }
 
+// Parameters of more than one part each.
 TEST(Step, FindsTheFirstNumberThatIsNotFinite) {
   ParameterStore store(DType::f32);
-  for (const char* name : {"b", "a"}) store.add({.name = name, .dims = {{100, "c"}}, .init = {}});
+  for (const char* name : {"b", "a"}) store.add({.name = name, .dims = {{70000, "c"}}, .init = {}});
   store.add({.name = "frozen", .dims = {{3, "c"}}, .init = {}, .trainable = false});
   store.add_sum("loss");
   store.allocate(1);
@@ -228,9 +229,10 @@ TEST(Step, FindsTheFirstNumberThatIsNotFinite) {
   EXPECT_EQ(first_not_finite(store, 0), "");
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()}) {
-    for (const std::size_t at : {0u, 17u, 99u}) {
+    for (const std::size_t at : {0u, 17u, 69999u}) {
       store.gradient_of<float>("a")[at] = bad;
       EXPECT_FALSE(all_finite(store, 0));
+      EXPECT_FALSE(all_finite(store, 0, {}, {.threads = 3}));
       EXPECT_EQ(first_not_finite(store, 0), "a");
       store.gradient_of<float>("a")[at] = 3e38f;
       EXPECT_TRUE(all_finite(store, 0));
