@@ -100,7 +100,9 @@ int dry_run(GptOptions o, const Cli& cli, const Output& out) {
   const parallel::Traffic traffic = step_traffic(training, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
+  for (const std::string& line : describe_overlap(setup)) out.say("{}", line);
   if (mesh.extent(parallel::Axis::tensor) > 1) {
+    for (const std::string& line : compare_gathered(o, setup, rank)) out.say("{}", line);
     for (const std::string& line : compare_layouts(o, setup, rank)) out.say("{}", line);
     for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
   }

@@ -92,7 +92,16 @@ void GptOptions::declare(Cli& cli) {
   cli.choice("--fuse", fuse, "do elementwise work on products while their tiles are in the cache",
              {"on", "off"});
   cli.choice("--in-place", in_place, "let results overwrite operands that die", {"on", "off"});
-  cli.choice("--overlap", overlap, "start the tree exchange while the last backward runs", {"on", "off"});
+  cli.choice(
+      "--overlap", overlap,
+      "start the tree exchange while the last backward runs, and what tensor ranks exchange where there "
+      "is work beside it",
+      {"on", "off"});
+  cli.choice(
+      "--gathered", gathered,
+      "rows gathered in front of a product (--sequence-parallel): kept for backward, or gathered again "
+      "there",
+      {"keep", "regather"});
   cli.text("--data", data, "text file to train on; without it the C++ standard library's headers", "FILE");
   common.declare(cli);
   seeing.declare(cli);
@@ -281,18 +290,24 @@ MicroBatch GptSetup::record_micro_batch(const GptOptions& o) const {
   const std::unique_ptr<Graph> serial = record_serial(o, serial_loss);
   parallel::Partitioned cut = parallel::partition(*serial, std::span(&serial_loss, 1), training.parts,
                                                   o.table(), training.mesh, rank_, training.tensor_grains);
-  MicroBatch result{std::move(cut.graph), 0, {}, std::move(cut.gathered), std::move(cut.parts)};
+  MicroBatch result{std::move(cut.graph), 0, {}, std::move(cut.gathered), {}, std::move(cut.parts)};
   add_backward(result, cut.outputs[0], store.parameters());
   Rewritten joined = parallel::coalesce_sums(*result.graph, result.backward_from);
-  if (joined.graph == nullptr) return result;
-  result.graph = std::move(joined.graph);
-  result.backward_from = joined.backward_from;
+  if (joined.graph != nullptr) {
+    result.graph = std::move(joined.graph);
+    result.backward_from = joined.backward_from;
+  }
+  for (const OutputRef& ref : gathered_values(*result.graph, result.backward_from)) {
+    ++result.rows.count;
+    result.rows.whole += result.graph->spec(ref).bytes();
+    result.rows.own += result.graph->spec(result.graph->inputs(ref.node)[0]).bytes();
+  }
   return result;
 }
 
 MicroBatch GptSetup::record_serial_micro_batch(const GptOptions& o) const {
   Value loss;
-  MicroBatch result{record_serial(o, loss), 0, {}, {}, {}};
+  MicroBatch result{record_serial(o, loss), 0, {}, {}, {}, {}};
   add_backward(result, loss, model.parameters());
   return result;
 }
@@ -303,12 +318,16 @@ void GptSetup::compile_micro_batch(const GptOptions& o) {
   options.backward_from = micro_batch.backward_from;
   options.fuse = o.fuse == "on";
   options.in_place = o.in_place == "on";
+  options.overlap = o.overlap == "on";
   options.logits_rows = logits_rows;
+  if (o.gathered == "regather" && micro_batch.rows.count > 0)
+    options.memory.push_back({"", MemoryClass::regather});
   for (const std::string& scope : split(o.recompute, ','))
     options.memory.push_back({scope, MemoryClass::recompute});
   program = compile(*micro_batch.graph, {}, &store, backend, options);
   unreached = std::move(micro_batch.unreached);
   gathered = std::move(micro_batch.gathered);
+  rows = micro_batch.rows;
 }
 
 std::int64_t GptSetup::flops_per_step(const GptOptions& o) const {

@@ -34,7 +34,8 @@ struct GptOptions {
   std::string layout = "megatron";
   bool sequence_parallel = false;
   std::string zero = "0";
-  std::string recompute, logits = "auto", memory, in_place = "on", fuse = "on", overlap = "on";
+  std::string recompute, logits = "auto", memory, in_place = "on", fuse = "on", overlap = "on",
+                         gathered = "regather";
 
   void declare(Cli& cli);
   /// Fills in what the command line left open (--size, auto). After Cli::parse; throws UsageError for what
@@ -68,6 +69,12 @@ struct MicroBatch {
   std::vector<std::string> unreached;
   /// Ops that work on gathered values, one line each.
   std::vector<std::string> gathered;
+  /// Whole rows, gathered in front of a product, that backward reads: this rank's count, their bytes, and
+  /// those of the rows that are its own.
+  struct Gathered {
+    std::int64_t count = 0, whole = 0, own = 0;
+  };
+  Gathered rows = {};
   /// Values of the forward phase of which this rank has a part.
   std::vector<parallel::PartOfValue> parts;
 };
@@ -90,6 +97,7 @@ class GptSetup {
   std::string over_limit;
   /// Of the micro-batch.
   std::vector<std::string> unreached, gathered;
+  MicroBatch::Gathered rows;
 
   /// The serial forward pass of one micro-batch; `loss` becomes its result.
   std::unique_ptr<Graph> record_serial(const GptOptions& options, Value& loss) const;

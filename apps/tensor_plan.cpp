@@ -34,7 +34,7 @@ Rows rows_of(const Program& program) {
   Rows rows;
   for (const parallel::PlannedCollective& c : parallel::collectives_of(program)) {
     const bool coalesced = program.scopes[c.instruction->scope] == parallel::kCoalescedScope;
-    Row& row = rows[{std::string(coalesced ? "coalesced" : c.instruction->op->name),
+    Row& row = rows[{std::string(coalesced ? "coalesced" : c.op->name),
                      c.phase == graingrad::Phase::forward ? "forward" : "backward",
                      c.operands[0].to_string() + " -> " + c.results[0].to_string()}];
     ++row.count;
@@ -78,6 +78,51 @@ std::vector<std::string> describe_collectives(const GptSetup& setup, int rank) {
   if (by_op.contains("coalesced"))
     lines.push_back("  coalesced: the gradients of all parameters that are whole here while rows are cut");
   lines.push_back("  a step: one all_gather of 8 bytes, the hash of the data, which must be the same");
+  return lines;
+}
+
+std::vector<std::string> describe_overlap(const GptSetup& setup) {
+  struct Phased {
+    std::int64_t all = 0, early = 0, sent = 0, sent_early = 0;
+    double flops = 0;
+  } phases[2];
+  for (const parallel::PlannedCollective& c : parallel::collectives_of(setup.program)) {
+    Phased& p = phases[c.phase == graingrad::Phase::forward ? 0 : 1];
+    ++p.all;
+    p.sent += c.traffic.sent;
+    if (c.beside == 0) continue;
+    ++p.early;
+    p.sent_early += c.traffic.sent;
+    p.flops += c.cost_beside.product_flops + c.cost_beside.other_flops;
+  }
+  std::vector<std::string> lines;
+  for (int phase = 0; phase < 2; ++phase)
+    if (const Phased& p = phases[phase]; p.all > 0)
+      lines.push_back(fmt::format(
+          "  {}: {} of {} start early, with {} of {} bytes sent a micro-batch; {:.0f} flops between",
+          phase == 0 ? "forward" : "backward", p.early, p.all, p.sent_early, p.sent, p.flops));
+  return lines;
+}
+
+std::vector<std::string> compare_gathered(const GptOptions& options, const GptSetup& setup, int rank) {
+  const MicroBatch::Gathered& rows = setup.rows;
+  std::vector<std::string> lines;
+  if (rows.count == 0) return lines;
+  lines.push_back(fmt::format("  {:<18} {:>10} {:>16} {:>16} {:>16}", "gathered rows", "values",
+                              "bytes of them", "activations", "bytes sent"));
+  for (const std::string name : {"keep", "regather"}) {
+    GptOptions other = options;
+    other.gathered = name;
+    const bool same = name == options.gathered;
+    const GptSetup made(other, setup.training.mesh, rank, setup.training.team.threads);
+    std::int64_t sent = 0;
+    for (const parallel::PlannedCollective& c : parallel::collectives_of(made.program))
+      sent += c.traffic.sent;
+    lines.push_back(fmt::format("  {:<18} {:>10} {:>16} {:>16} {:>16}", name + (same ? " (taken)" : ""),
+                                rows.count, name == "keep" ? rows.whole : rows.own,
+                                plan_bytes(made.training, rank).activations,
+                                sent * runs_of(made.training, rank)));
+  }
   return lines;
 }
 

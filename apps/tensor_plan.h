@@ -9,6 +9,15 @@ namespace graingrad::apps {
 /// the bytes that rank `rank` sends; then their number in one micro-batch.
 std::vector<std::string> describe_collectives(const GptSetup& setup, int rank);
 
+/// How many of the collectives of a micro-batch are started early, in each phase, and what is computed
+/// between their halves; none where there are no collectives.
+std::vector<std::string> describe_overlap(const GptSetup& setup);
+
+/// Both classes of the rows that are gathered in front of products (--gathered): how many values, what
+/// backward finds of them in memory, the activations' bytes of rank `rank`, and what it sends in collectives
+/// of a step. None where no rows are gathered.
+std::vector<std::string> compare_gathered(const GptOptions& options, const GptSetup& setup, int rank);
+
 /// The layout of `setup` beside those that have names, one line each: collectives of a step in each phase,
 /// the bytes that rank `rank` sends in them, and those of the parameters that it holds.
 std::vector<std::string> compare_layouts(const GptOptions& options, const GptSetup& setup, int rank);

@@ -12,7 +12,6 @@
 #include "value/ops/leaf.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
-#include "value/ops/norm.h"
 #include "value/ops/random.h"
 #include "value/ops/reduce.h"
 #include "value/pattern.h"
@@ -363,27 +362,6 @@ void Partitioner::hold_result(std::uint32_t o, Value result, const Labels& all,
   }
   const Bounds at_rows = cuts(bounds(serial[0], units[0]));
   hold(o, reduce_scatter(result, group_, at_rows, grains), 0, std::move(units));
-}
-
-// The grains of every dim that the op or its gradient sums over.
-void Partitioner::add_grains(const Labels& labels, const std::map<char, Label>& described, char split,
-                             const Bounds& wanted, Attributes& attributes) const {
-  if (grains_ == 1) return;
-  const Op& op = from_.op(id_);
-  std::vector<char> summed;
-  if (&op == &ops::linear) summed = {'k', 'o'};
-  if (&op == &ops::layer_norm) summed = {'c', 'n'};
-  if (op.elementwise != Elementwise::none && labels.operands.size() == 2)
-    for (const char label : labels.results[0])
-      for (const std::string& operand : labels.operands)
-        if (operand.find(label) == std::string::npos && !sums_several(labels, label) &&
-            std::find(summed.begin(), summed.end(), label) == summed.end())
-          summed.push_back(label);
-  for (const char label : summed) {
-    const Label& l = described.at(label);
-    attributes.grains.push_back(label == split ? own_grains(label, wanted)
-                                               : all_grains(label, bounds(l.extent, l.unit)));
-  }
 }
 
 Partitioned partition(const Graph& serial, std::span<const Value> outputs,

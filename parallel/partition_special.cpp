@@ -1,4 +1,4 @@
-// What no index signature says: sums, the head's statistics, and ops that move elements.
+// What no index signature says: grains of sums, the head's statistics, and ops that move elements.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "value/ops/layout.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
+#include "value/ops/norm.h"
 #include "value/ops/random.h"
 
 namespace graingrad::parallel {
@@ -44,6 +45,27 @@ void Partitioner::add_grains_of_sum(const Held& operand, Attributes& attributes)
       attributes.grains = {all_grains('e', bounds(shape[d], operand.units[static_cast<std::size_t>(d)]))};
       return;
     }
+}
+
+// The grains of every dim that the op or its gradient sums over.
+void Partitioner::add_grains(const Labels& labels, const std::map<char, Label>& described, char split,
+                             const Bounds& wanted, Attributes& attributes) const {
+  if (grains_ == 1) return;
+  const Op& op = from_.op(id_);
+  std::vector<char> summed;
+  if (&op == &ops::linear) summed = {'k', 'o'};
+  if (&op == &ops::layer_norm) summed = {'c', 'n'};
+  if (op.elementwise != Elementwise::none && labels.operands.size() == 2)
+    for (const char label : labels.results[0])
+      for (const std::string& operand : labels.operands)
+        if (operand.find(label) == std::string::npos && !sums_several(labels, label) &&
+            std::find(summed.begin(), summed.end(), label) == summed.end())
+          summed.push_back(label);
+  for (const char label : summed) {
+    const Label& l = described.at(label);
+    attributes.grains.push_back(label == split ? own_grains(label, wanted)
+                                               : all_grains(label, bounds(l.extent, l.unit)));
+  }
 }
 
 // What else an op knows about its part.

@@ -315,6 +315,10 @@ class Arranger {
       at({id, 0}) = effect_target(id);
       return;
     }
+    if (op.always_in_place) {
+      at({id, 0}) = at(graph_.inputs(id)[static_cast<std::size_t>(op.in_place)]);
+      return;
+    }
     for (std::uint32_t o = 0; o < graph_.node(id).outputs; ++o) {
       const OutputRef ref{id, o};
       Location& l = at(ref);

@@ -65,6 +65,9 @@ struct Kernel {
   }
   /// Neither: the call meets other ranks, and value/collectives.h runs it.
   bool is_collective() const { return tile == nullptr && run == nullptr; }
+  /// Of a collective: true where some of its messages move before it is waited for, so that it is worth
+  /// starting early. The same on every rank. Null: true.
+  bool (*moves_early)(const Call& call) = nullptr;
   /// Tiles of a stage; null: one.
   std::int64_t (*tiles)(const Call& call, int stage) = nullptr;
   /// Stages of a call; null: one.

@@ -14,8 +14,14 @@ class Collectives {
   virtual ~Collectives() = default;
   /// One call; `scope` is the node's module path, for errors. Every rank of the group makes the same calls in
   /// the same order.
+  /// That starts one returns at once, and that waits for one ends it: what both were given stays in place in
+  /// between.
   virtual void run(const Op& op, const Call& call, std::string_view scope) = 0;
-  /// Seconds spent in run() so far.
+  /// True while one that was started has messages that have not moved.
+  virtual bool under_way() const = 0;
+  /// Moves what can be moved now; never waits. The executor calls it between tiles while one is under way.
+  virtual void poll() = 0;
+  /// Seconds spent in run() and poll() so far.
   virtual double seconds() const = 0;
 };
 

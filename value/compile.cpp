@@ -5,6 +5,7 @@
 #include "value/arrange.h"
 #include "value/fuse.h"
 #include "value/ops/leaf.h"
+#include "value/overlap.h"
 #include "value/plan.h"
 
 namespace graingrad {
@@ -213,6 +214,10 @@ Program compile(const Graph& graph, std::span<const Value> outputs, const Parame
   if (!options.memory.empty())
     now = recompute_scopes(source(), now.outputs, now.backward_from, options.memory);
   if (options.fuse && has_products(source())) now = fuse_products(source(), now.outputs, now.backward_from);
+  if (options.overlap && has_collectives(source())) {
+    Rewritten split = split_collectives(source(), now.outputs, now.backward_from, backend);
+    if (split.graph != nullptr) now = std::move(split);
+  }
   CompileOptions rest = options;
   rest.backward_from = now.backward_from;
   return Emitter(source(), arrange(source(), now.outputs, store, rest), backend).run(now.outputs);

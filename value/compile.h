@@ -21,6 +21,8 @@ struct CompileOptions {
   std::int64_t logits_rows = 0;
   /// Do elementwise work on products while their tiles are in the cache. Changes no bit.
   bool fuse = true;
+  /// Start collectives early, where there is work that does not wait for them. Changes no bit.
+  bool overlap = true;
   /// Let an elementwise result overwrite an operand that dies there. Changes no bit.
   bool in_place = true;
   /// Micro-batches in flight at once; only 1 is legal yet.

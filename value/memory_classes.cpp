@@ -7,6 +7,7 @@
 
 #include "value/copier.h"
 #include "value/liveness.h"
+#include "value/ops/collective.h"
 #include "value/ops/layout.h"
 #include "value/ops/loss.h"
 #include "value/ops/matmul.h"
@@ -40,33 +41,46 @@ class Regions {
  public:
   Regions(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
           std::span<const MemoryRule> rules)
-      : again_(backward_from, false) {
+      : again_(backward_from, false), gathered_(backward_from, false) {
     std::vector<std::string_view> region(backward_from);
     std::vector<bool> used(rules.size(), false);
     for (NodeId id = 0; id < backward_from; ++id) {
       for (std::size_t r = 0; r < rules.size(); ++r) {
         const auto found = region_of(rules[r].scope, graph.scope_name(id));
         if (!found) continue;
-        used[r] = true;
         const bool can = !graph.op(id).leaf && graph.op(id).effect == Effect::none;
+        gathered_[id] = rules[r].kind == MemoryClass::regather && is_gathered(graph, id);
+        used[r] =
+            used[r] || rules[r].kind != MemoryClass::regather || rules[r].scope.empty() || gathered_[id];
         again_[id] = can && rules[r].kind == MemoryClass::recompute;
         region[id] = *found;
       }
     }
-    for (std::size_t r = 0; r < rules.size(); ++r)
-      if (!used[r])
-        throw UsageError("no scope matches '" + rules[r].scope +
-                         "'; give leading components of module paths, such as h.* or h.*.mlp");
+    for (std::size_t r = 0; r < rules.size(); ++r) {
+      if (used[r]) continue;
+      if (rules[r].kind == MemoryClass::regather)
+        throw UsageError("nothing in '" + rules[r].scope +
+                         "' can be regathered: no rows are gathered there; keep it or recompute it");
+      throw UsageError("no scope matches '" + rules[r].scope +
+                       "'; give leading components of module paths, such as h.* or h.*.mlp");
+    }
     for (NodeId id = 0; id < backward_from; ++id)
       for (const OutputRef& in : graph.inputs(id))
         if (again_[in.node] && region[in.node] != region[id]) again_[in.node] = false;
+    for (NodeId id = 0; id < backward_from; ++id) again_[id] = again_[id] || gathered_[id];
     for (const OutputRef& ref : outputs)
       if (ref.node < backward_from) again_[ref.node] = false;
   }
   bool again(NodeId id) const { return id < again_.size() && again_[id]; }
 
  private:
-  std::vector<bool> again_;
+  // Rows gathered in front of a product, or a view of them.
+  bool is_gathered(const Graph& graph, NodeId id) const {
+    return &graph.op(id) == &ops::gather_to ||
+           (graph.op(id).view_offset != nullptr && gathered_[graph.inputs(id)[0].node]);
+  }
+
+  std::vector<bool> again_, gathered_;
 };
 
 }  // namespace
@@ -77,10 +91,6 @@ bool matches_scope(std::string_view pattern, std::string_view scope) {
 
 Rewritten recompute_scopes(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
                            std::span<const MemoryRule> rules) {
-  for (const MemoryRule& rule : rules)
-    if (rule.kind == MemoryClass::regather)
-      throw UsageError("'" + rule.scope +
-                       "' cannot be regathered: no layout cuts it; keep it or recompute it");
   backward_from = std::min(backward_from, static_cast<NodeId>(graph.size()));
   const Regions regions(graph, outputs, backward_from, rules);
   const std::vector<bool> live = live_nodes(graph, outputs, true);
@@ -114,6 +124,21 @@ Rewritten recompute_scopes(const Graph& graph, std::span<const OutputRef> output
     copier.copy(id, now);
   }
   return copier.finish(outputs, backward);
+}
+
+std::vector<OutputRef> gathered_values(const Graph& graph, NodeId backward_from) {
+  const std::vector<bool> live = live_nodes(graph, {}, true);
+  std::vector<OutputRef> root(graph.size());
+  std::set<OutputRef> found;
+  for (NodeId id = 0; id < graph.size(); ++id) {
+    const bool view = graph.op(id).view_offset != nullptr;
+    root[id] = view ? root[graph.inputs(id)[0].node] : OutputRef{id, 0};
+    for (const OutputRef& in : graph.inputs(id))
+      if (live[id] && id >= backward_from && &graph.op(root[in.node].node) == &ops::gather_to &&
+          root[in.node].node < backward_from)
+        found.insert(root[in.node]);
+  }
+  return {found.begin(), found.end()};
 }
 
 namespace {

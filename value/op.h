@@ -114,6 +114,11 @@ struct Op {
   bool takes_pieces = false;
   /// The input (else -1) whose buffer the output may overwrite when this is the last reader.
   int in_place = -1;
+  /// The output is that buffer in any case: its numbers become whole here, and nobody else reads the input.
+  bool always_in_place = false;
+  /// Of a collective: the op that starts it and returns at once; null: it can only block. See
+  /// ops/collective.h.
+  const Op* start = nullptr;
 };
 
 /// What a `vjp` works with: it sees the node, asks which inputs need a gradient, and sets those.

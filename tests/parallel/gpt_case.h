@@ -44,14 +44,15 @@ inline void load_tokens(Workspace& workspace, const Program& program, int) {
 
 /// A GPT on this rank of the job, or serial.
 inline std::unique_ptr<PartitionedRun> make(const Case& c, const Layout& layout, bool serial = false,
-                                            bool coalesce = true) {
+                                            bool coalesce = true, const CompileOptions& options = {}) {
   const nn::Gpt model(config_of(c));
   Graph graph;
   const Value loss =
       model.loss(graph.input("tokens", {DType::i32, {kRows}}), graph.input("targets", {DType::i32, {kRows}}));
   const Mesh mesh = serial ? Mesh() : Mesh(1, test_world().size());
   return std::make_unique<PartitionedRun>(graph, std::span(&loss, 1), model.parameters(), c.dtype, layout,
-                                          mesh, serial ? 0 : test_world().rank(), c.grains, coalesce);
+                                          mesh, serial ? 0 : test_world().rank(), c.grains, coalesce,
+                                          options);
 }
 
 }  // namespace graingrad::parallel

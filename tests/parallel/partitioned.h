@@ -22,7 +22,8 @@ namespace graingrad::parallel {
 struct PartitionedRun {
   PartitionedRun(const Graph& serial, std::span<const Value> outputs,
                  std::span<const ParameterDescription> parameters, DType dtype, const Layout& layout,
-                 const Mesh& mesh, int rank, std::int64_t grains, bool coalesce = true)
+                 const Mesh& mesh, int rank, std::int64_t grains, bool coalesce = true,
+                 CompileOptions options = {})
       : parts(place_parameters(parameters, layout, mesh, rank, grains)),
         store(dtype),
         backend(with_collectives(cpu_backend())) {
@@ -33,7 +34,6 @@ struct PartitionedRun {
     Partitioned cut = partition(serial, outputs, parts, layout, mesh, rank, grains);
     gathered = cut.gathered;
     cut.graph->accumulate("loss", cut.outputs[0]);
-    CompileOptions options;
     options.backward_from = static_cast<NodeId>(cut.graph->size());
     std::vector<Value> leaves;
     for (const ParameterPart& part : parts)
@@ -50,15 +50,17 @@ struct PartitionedRun {
         options.backward_from = joined.backward_from;
       }
     }
+    backward_from = options.backward_from;
     std::vector<Value> looked_at;
     for (const OutputRef& ref : kept) looked_at.push_back(graph->handle(ref));
     program = compile(*graph, looked_at, &store, backend, options);
   }
 
   /// Runs it `times` times into one gradient block, so that chains go on in their sinks; `load` writes the
-  /// inputs of each.
+  /// inputs of each; `companion` goes on beside each phase.
   template <class F>
-  void run(Collectives* collectives, int times, const F& load, const cpu::Team& team = {}) {
+  void run(Collectives* collectives, int times, const F& load, const cpu::Team& team = {},
+           cpu::Companion* companion = nullptr) {
     store.allocate(1);
     for (const ParameterPart& part : parts) {
       const std::uint64_t stream = nn::stream_of(part.serial.name);
@@ -78,8 +80,8 @@ struct PartitionedRun {
     workspace.set_register(kStepRegister, 5);
     for (int i = 0; i < times; ++i) {
       load(workspace, program, i);
-      workspace.run(program, Phase::forward);
-      workspace.run(program, Phase::backward);
+      workspace.run(program, Phase::forward, 0, companion);
+      workspace.run(program, Phase::backward, 0, companion);
     }
     values.clear();
     for (std::size_t i = 0; i < program.outputs.size(); ++i)
@@ -93,6 +95,7 @@ struct PartitionedRun {
   ParameterStore store;
   Backend backend;
   std::unique_ptr<Graph> graph;
+  NodeId backward_from = 0;  ///< the first node of the backward phase, before compile
   Program program;
   std::vector<std::string> gathered, unreached;
   std::vector<Bytes> values;  ///< of the outputs behind the loss, after the last run
@@ -130,8 +133,7 @@ inline Messages messages_of(const Program& program) {
   Messages messages;
   for (const PlannedCollective& c : collectives_of(program)) {
     messages.traffic += c.traffic;
-    ++(c.phase == Phase::forward ? messages.forward
-                                 : messages.backward)[std::string(c.instruction->op->name)];
+    ++(c.phase == Phase::forward ? messages.forward : messages.backward)[std::string(c.op->name)];
   }
   return messages;
 }

@@ -151,16 +151,19 @@ class Lane {
 // What every thread does.
 void run_thread(Run& run, std::size_t first, std::size_t last, int thread, ThreadState& state) {
   std::byte* scratch = run.bases.thread_scratch + thread * run.bases.thread_stride;
-  const bool polls = thread == 0 && run.companion != nullptr;
+  const bool accompanied = thread == 0 && run.companion != nullptr;
   Lane lane(run.trace, run.program, thread);
 
   // The tiles of one stage, shared with the other threads; all have finished when it returns. `tiles` runs
   // tiles [begin, end).
   const auto share = [&](TraceEvent::Kind kind, std::size_t instruction, std::int64_t count, auto&& tiles) {
+    const bool moves = thread == 0 && run.collectives != nullptr && run.collectives->under_way();
+    const bool polls = accompanied || moves;
     const auto poll = [&] {
-      if (polls) lane.around(kind, instruction, [&] { guarded(run, [&] { run.companion->poll(); }); });
+      if (accompanied) lane.around(kind, instruction, [&] { guarded(run, [&] { run.companion->poll(); }); });
+      if (moves) lane.around(kind, instruction, [&] { guarded(run, [&] { run.collectives->poll(); }); });
     };
-    // A thread's own tiles, as one run, but for looks at the companion.
+    // A thread's own tiles, as one run, but for looks at what moves beside them.
     const auto own = [&](std::int64_t begin, std::int64_t end) {
       state.tiles += end - begin;
       while (begin < end) {
@@ -210,7 +213,7 @@ void run_thread(Run& run, std::size_t first, std::size_t last, int thread, Threa
       share(TraceEvent::Kind::combine, i, tiles, [&](std::int64_t begin, std::int64_t end) {
         for (; begin < end; ++begin) run.companion->tile(i, begin);
       });
-    if (polls)
+    if (accompanied)
       lane.around(TraceEvent::Kind::poll, i, [&] { guarded(run, [&] { run.companion->finished(i); }); });
   }
 }

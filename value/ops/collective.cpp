@@ -68,6 +68,18 @@ std::vector<Spec> infer_scatter(const OpCall& call) {
 void vjp_gather_to(Vjp& v) { v.set(0, v.graph.record(ops::reduce_scatter, {v.cotangent()}, v.attributes)); }
 void vjp_scatter(Vjp& v) { v.set(0, v.graph.record(ops::all_gather, {v.cotangent()}, v.attributes)); }
 
+// What the whole collective gives, and work memory.
+template <std::vector<Spec> (*whole)(const OpCall&)>
+std::vector<Spec> infer_start(const OpCall& call) {
+  const std::vector<double>& reals = call.attributes.reals;
+  if (reals.size() < 2) throw ShapeError("needs bytes of work memory and a number");
+  std::vector<Spec> specs = whole(call);
+  specs.push_back({DType::i32, {(static_cast<std::int64_t>(reals[reals.size() - 2]) + 3) / 4}});
+  return specs;
+}
+
+std::vector<Spec> infer_wait(const OpCall& call) { return {call.inputs[0]}; }
+
 Attributes part_attributes(Value x, int dim, const RankGroup& group, std::span<const std::int64_t> bounds) {
   const auto rank = static_cast<std::size_t>(group.rank);
   Attributes attributes{.integers = {x.shape().axis(dim), bounds[rank], bounds[rank + 1], group.rank},
@@ -86,15 +98,47 @@ constinit const Op copy_to{.name = "copy_to",
                            .vjp = vjp_copy,
                            .view_offset = offset_zero,
                            .takes_pieces = true};
-constinit const Op all_reduce{
-    .name = "all_reduce", .arity = 1, .infer = infer_reduce, .vjp = vjp_reduce, .takes_pieces = true};
+constinit const Op all_reduce_start{
+    .name = "all_reduce_start", .arity = 1, .infer = infer_start<infer_reduce>};
+constinit const Op all_gather_start{
+    .name = "all_gather_start", .arity = 1, .infer = infer_start<infer_gather>};
+constinit const Op gather_to_start{.name = "gather_to_start", .arity = 1, .infer = infer_start<infer_gather>};
+constinit const Op reduce_scatter_start{
+    .name = "reduce_scatter_start", .arity = 1, .infer = infer_start<infer_scatter>};
+constinit const Op collective_wait{
+    .name = "collective_wait", .arity = 3, .infer = infer_wait, .in_place = 0, .always_in_place = true};
+constinit const Op all_reduce{.name = "all_reduce",
+                              .arity = 1,
+                              .infer = infer_reduce,
+                              .vjp = vjp_reduce,
+                              .takes_pieces = true,
+                              .start = &all_reduce_start};
 constinit const Op shard{.name = "shard", .arity = 1, .infer = infer_shard, .vjp = vjp_shard};
-constinit const Op all_gather{.name = "all_gather", .arity = 1, .infer = infer_gather, .vjp = vjp_gather};
-constinit const Op gather_to{
-    .name = "gather_to", .arity = 1, .infer = infer_gather, .vjp = vjp_gather_to, .takes_pieces = true};
-constinit const Op reduce_scatter{
-    .name = "reduce_scatter", .arity = 1, .infer = infer_scatter, .vjp = vjp_scatter, .takes_pieces = true};
+constinit const Op all_gather{
+    .name = "all_gather", .arity = 1, .infer = infer_gather, .vjp = vjp_gather, .start = &all_gather_start};
+constinit const Op gather_to{.name = "gather_to",
+                             .arity = 1,
+                             .infer = infer_gather,
+                             .vjp = vjp_gather_to,
+                             .takes_pieces = true,
+                             .start = &gather_to_start};
+constinit const Op reduce_scatter{.name = "reduce_scatter",
+                                  .arity = 1,
+                                  .infer = infer_scatter,
+                                  .vjp = vjp_scatter,
+                                  .takes_pieces = true,
+                                  .start = &reduce_scatter_start};
 }  // namespace ops
+
+const Op* started_by(const Op& op) {
+  for (const Op* collective : {&ops::all_reduce, &ops::all_gather, &ops::gather_to, &ops::reduce_scatter})
+    if (collective->start == &op) return collective;
+  return nullptr;
+}
+
+bool only_reads(const Op& collective) {
+  return &collective == &ops::all_gather || &collective == &ops::gather_to;
+}
 
 Value copy_to(Value x, const RankGroup& group, std::int64_t grains) {
   return x.graph().record(ops::copy_to, {x}, sum_attributes(group, grains));

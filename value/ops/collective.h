@@ -36,6 +36,11 @@ Value gather_to(Value part, const RankGroup& group, std::span<const std::int64_t
 Value reduce_scatter(Value pieces, const RankGroup& group, std::span<const std::int64_t> bounds,
                      std::int64_t grains);
 
+/// The collective that `op` starts; null where it starts none.
+const Op* started_by(const Op& op);
+/// True where the collective leaves its operand as it is; the others add in its memory.
+bool only_reads(const Op& collective);
+
 namespace ops {
 /// A view. attributes.name: the axis; integers: grains, ranks, rank.
 extern const Op copy_to;
@@ -47,6 +52,17 @@ extern const Op all_gather;
 /// As all_gather along dim 0, and the sum of pieces of it; attributes as theirs, reals: grains.
 extern const Op gather_to;
 extern const Op reduce_scatter;
+
+// In two halves (value/overlap.h): the first posts messages and returns, the second waits for them.
+
+/// The collective's operand -> its result, which is not there yet, and i32 work memory. Attributes are the
+/// collective's, with two more reals: bytes of work memory, and a number that the other half has, too.
+extern const Op all_reduce_start;
+extern const Op all_gather_start;
+extern const Op gather_to_start;
+extern const Op reduce_scatter_start;
+/// result, operand and work memory of a start -> the result, which lies where it was. integers: the number.
+extern const Op collective_wait;
 }  // namespace ops
 
 }  // namespace graingrad

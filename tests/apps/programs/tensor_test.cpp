@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "tests/apps/programs/launch.h"
 
@@ -76,7 +77,9 @@ TEST(Tensor, ThreadsMemoryClassesAndFusionChangeNoBit) {
   for (const char* flags :
        {"--threads 2 ", "--recompute h.* ", "--logits recompute ", "--fuse off --in-place off ",
         "--overlap off ", "--sequence-parallel --recompute h.* ",
-        "--recompute h.*.mlp --logits recompute --threads 2 "})
+        "--recompute h.*.mlp --logits recompute --threads 2 ", "--sequence-parallel --gathered keep ",
+        "--sequence-parallel --overlap off ", "--sequence-parallel --gathered keep --overlap off ",
+        "--sequence-parallel --logits recompute --recompute h.*.mlp --threads 2 "})
     EXPECT_EQ(bits(kFive + flags + "--tensor 2", 4), serial) << flags;
 }
 
@@ -141,6 +144,44 @@ TEST(Tensor, PlansAnyMeshWithoutRanks) {
     EXPECT_THAT(plan.out, HasSubstr(piece));
   // 2 forward and 2 backward a layer, the embedding, the head's backward.
   EXPECT_THAT(plan.out, HasSubstr("50 all_reduce"));
+}
+
+// The line's numbers behind its name.
+std::vector<std::int64_t> numbers_of(const std::string& text, const std::string& name) {
+  std::vector<std::int64_t> numbers;
+  const std::size_t at = text.find("\n  " + name);
+  if (at == std::string::npos) return numbers;
+  std::istringstream line(text.substr(at + 3 + name.size(), text.find('\n', at + 1) - at - 3 - name.size()));
+  for (std::string word; line >> word;)
+    if (word.find_first_not_of("0123456789") == std::string::npos) numbers.push_back(std::stoll(word));
+  return numbers;
+}
+
+// GPT-2 of 12 layers on 2 ranks, 1 x 1024: what starts early, and both classes of gathered rows. A rank's
+// rows are half of them; they go to one other rank, once more a micro-batch.
+TEST(Tensor, PlansWhatStartsEarlyAndWhatIsGatheredAgain) {
+  const auto plan_of = [](const std::string& flags) {
+    const Outcome plan = run({.program = "gpt_attention",
+                              .arguments = "--size gpt2 --micro-batch 1 --global-batch 4 --dry-run --world 2 "
+                                           "--tensor 2 " +
+                                           flags});
+    EXPECT_EQ(plan.code, 0) << plan.err;
+    return plan.out;
+  };
+  const std::string rows = plan_of("--sequence-parallel");
+  const auto keep = numbers_of(rows, "keep "), again = numbers_of(rows, "regather (taken) ");
+  ASSERT_EQ(keep.size(), 4u) << rows;
+  ASSERT_EQ(again.size(), 4u) << rows;
+  constexpr std::int64_t kValues = 2 * 12 + 1, kWhole = 1024 * 768 * 4;
+  EXPECT_EQ(keep[0], kValues);
+  EXPECT_EQ(keep[1], kValues * kWhole);
+  EXPECT_EQ(again[1], kValues * kWhole / 2);
+  EXPECT_LT(again[2], keep[2]);
+  EXPECT_EQ(again[3] - keep[3], 4 * kValues * kWhole / 2);
+  // Every sum of a product's gradient: "backward: 25 of 25 start early".
+  EXPECT_THAT(plan_of(""), HasSubstr("backward: 25 of 25 start early"));
+  EXPECT_THAT(plan_of("--overlap off"), HasSubstr("backward: 0 of 25 start early"));
+  EXPECT_THAT(plan_of("--sequence-parallel --gathered keep"), HasSubstr("keep (taken)"));
 }
 
 // A gradient block of 28 MiB, half of which a tensor rank holds: large blocks have fewer default grains.
