@@ -33,6 +33,10 @@ std::string_view meaning(std::string_view scope, std::string_view op) {
   if (op == "attention")
     return "Score, softmax, Z_i, Merge_1 (a score block of 64 x 64 at a time; T x T never lies in memory)";
   if (scope.ends_with("attn.c_proj")) return adds ? "+ bias" : "Out";
+  if (scope.ends_with(".attn") && op != "dropout")
+    return op == "softmax"  ? "Score: T x T for every head"
+           : op == "matmul" ? "a product for every head: Q_i K_i^T, or Score_i V_i"
+                            : "Partition_1, scale and mask, or Merge_1";
   if (scope.ends_with("ln_1") || scope.ends_with("ln_2")) return "each row normalised, scaled, shifted";
   if (scope.ends_with("mlp.c_fc")) return adds ? "+ bias" : "A";
   if (scope.ends_with("mlp.c_proj")) return adds ? "+ bias" : "back to the width";
@@ -42,8 +46,7 @@ std::string_view meaning(std::string_view scope, std::string_view op) {
 }
 
 // The shapes of one layer as it is recorded, node by node.
-void print_shapes(const Output& out, const GptOptions& o, const GptSetup& setup) {
-  const MicroBatch micro_batch = setup.record_micro_batch(o);
+void print_shapes(const Output& out, const GptSetup& setup, const MicroBatch& micro_batch) {
   const Graph& graph = *micro_batch.graph;
   const NodeId backward_from = micro_batch.backward_from;
   const Training& training = setup.training;
@@ -96,15 +99,20 @@ int dry_run(GptOptions o, const Cli& cli, const Output& out) {
           o.micro_batch, o.sequence, training.shape.summation.grains, o.tokens_per_step());
   out.say("{} flops a step (6 a parameter a token without wpe{}, and attention's causal half)",
           setup.flops_per_step(o), o.untie ? " and wte" : "");
-  print_shapes(out, o, setup);
+  const MicroBatch micro_batch = setup.record_micro_batch(o);
+  print_shapes(out, setup, micro_batch);
+  for (const std::string& line : describe_block(o, setup, *micro_batch.graph, micro_batch.backward_from))
+    out.say("{}", line);
   const parallel::Traffic traffic = step_traffic(training, rank);
   out.say("exchange a step: {} calls, {} bytes sent by rank {}", traffic.calls, traffic.sent, rank);
   for (const std::string& line : describe_collectives(setup, rank)) out.say("{}", line);
   for (const std::string& line : describe_overlap(setup)) out.say("{}", line);
+  TensorRanks tensor{{}, rank, plan};
   if (mesh.extent(parallel::Axis::tensor) > 1) {
     for (const std::string& line : compare_gathered(o, setup, rank)) out.say("{}", line);
     for (const std::string& line : compare_layouts(o, setup, rank)) out.say("{}", line);
-    for (const std::string& line : describe_tensor_ranks(o, mesh, training.team.threads)) out.say("{}", line);
+    tensor = plan_tensor_ranks(o, mesh, training.team.threads);
+    for (const std::string& line : tensor.lines) out.say("{}", line);
   }
   out.say("fullest rank{}: {}", mesh.extent(parallel::Axis::tensor) > 1 ? " of tensor rank 0" : "", rank);
   for (const std::string& line : describe_plan(training, plan)) out.say("{}", line);
@@ -115,6 +123,7 @@ int dry_run(GptOptions o, const Cli& cli, const Output& out) {
   const std::int64_t available = available_memory_bytes();
   out.say("one such rank {} this machine's memory ({} bytes left)",
           plan.peak <= available ? "fits into" : "does not fit into", available);
+  out.final_record(plan_record(o, setup, tensor.fullest, tensor.bytes));
   return 0;
 }
 

@@ -45,6 +45,11 @@ void GptOptions::declare(Cli& cli) {
   cli.toggle("--untie", untie, "give the head a weight of its own instead of the token embedding's");
   cli.choice("--activation", activation, "of the MLP: GPT-2's tanh form, the exact form, or relu",
              {"gelu", "gelu-erf", "relu"});
+  cli.choice(
+      "--attention", attention,
+      "blocked: 64 keys at a time, never a T x T tensor in memory; composed: as products and a softmax, "
+      "which have them",
+      {"blocked", "composed"});
   cli.real("--dropout", dropout, "rate behind embeddings, on attention weights and on branches",
            {0, 0.999999});
   cli.text("--freeze", freeze, "parameters that are not trained: names with *, comma-separated", "PATTERNS");
@@ -158,6 +163,7 @@ nn::GptConfig GptOptions::config() const {
   config.activation = activation == "gelu"       ? nn::Activation::gelu
                       : activation == "gelu-erf" ? nn::Activation::gelu_erf
                                                  : nn::Activation::relu;
+  config.attention = attention == "blocked" ? nn::AttentionForm::blocked : nn::AttentionForm::composed;
   config.dropout = dropout;
   config.frozen = split(freeze, ',');
   return config;

@@ -21,7 +21,7 @@ struct GptOptions {
   TrainingFlags common;
   SeeingFlags seeing;
   CheckpointFlags checkpoint;
-  std::string model = "attention", size = "custom", activation = "gelu", dtype = "f32", data;
+  std::string model = "attention", size = "custom", activation = "gelu", attention = "blocked", dtype = "f32", data;
   std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
   bool untie = false;
   double dropout = 0;

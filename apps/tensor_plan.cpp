@@ -4,10 +4,17 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
 
+#include "apps/support/build_info.h"
 #include "parallel/coalesce.h"
 #include "parallel/collectives.h"
+#include "value/ops/attention.h"
+#include "value/ops/collective.h"
+#include "value/ops/elementwise.h"
+#include "value/ops/matmul.h"
+#include "value/ops/softmax.h"
 
 namespace graingrad::apps {
 namespace {
@@ -144,8 +151,7 @@ std::vector<std::string> compare_layouts(const GptOptions& options, const GptSet
   return lines;
 }
 
-std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const parallel::Mesh& mesh,
-                                               int threads) {
+TensorRanks plan_tensor_ranks(const GptOptions& options, const parallel::Mesh& mesh, int threads) {
   // Ranks with equal extents and equally many pieces have equal plans.
   std::map<std::string, PlanBytes> plans;
   std::vector<std::pair<std::string, std::vector<int>>> rows;  // in order of their first rank
@@ -173,7 +179,8 @@ std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const 
       key_of_fullest = key;
     }
   }
-  std::vector<std::string> lines;
+  TensorRanks result{{}, fullest, plans[key_of_fullest]};
+  std::vector<std::string>& lines = result.lines;
   lines.push_back(fmt::format("  {:<14} {:>13} {:>13} {:>13} {:>13} {:>13} {:>13}", "tensor ranks",
                               "parameters", "gradients", "state", "activations", "communication", "peak"));
   for (const auto& [key, ranks] : rows) {
@@ -183,8 +190,157 @@ std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const 
     lines.push_back(fmt::format("  {:<14} {:>13} {:>13} {:>13} {:>13} {:>13} {:>13}", names, p.parameters,
                                 p.gradients, p.state, p.activations, p.communication, p.peak));
   }
-  lines.push_back(fmt::format("  fullest: rank {}, {}", fullest, mebibytes(plans[key_of_fullest].peak)));
-  return lines;
+  lines.push_back(fmt::format("  fullest: rank {}, {}", fullest, mebibytes(result.bytes.peak)));
+  return result;
+}
+
+namespace {
+
+// Where the steps of layer 0 stand in a graph.
+struct BlockNodes {
+  std::optional<NodeId> qkv, attention, out, up, activation, down;
+  std::map<NodeId, NodeId> met;  // where the ranks meet over a product
+};
+
+BlockNodes find_block(const Graph& graph, NodeId backward_from) {
+  BlockNodes found;
+  for (NodeId id = 0; id < backward_from; ++id) {
+    const std::string& scope = graph.scope_name(id);
+    const Op& op = graph.op(id);
+    if (op.leaf || !(scope + ".").starts_with("h.0.")) continue;
+    const bool linear = &op == &ops::linear;
+    if (linear && scope == "h.0.attn.c_attn") found.qkv = id;
+    if (linear && scope == "h.0.attn.c_proj") found.out = id;
+    if (linear && scope == "h.0.mlp.c_fc") found.up = id;
+    if (linear && scope == "h.0.mlp.c_proj") found.down = id;
+    if (&op == &ops::attention || &op == &ops::softmax) found.attention = id;
+    if (scope == "h.0.mlp" && op.elementwise != Elementwise::none && !found.activation) found.activation = id;
+    if (&op != &ops::all_reduce && &op != &ops::reduce_scatter && &op != &ops::all_gather) continue;
+    NodeId from = graph.inputs(id)[0].node;
+    while (&graph.op(from) == &ops::add) from = graph.inputs(from)[0].node;  // a bias
+    found.met.emplace(from, id);
+  }
+  return found;
+}
+
+std::string meeting_of(std::string_view op) {
+  return op == "all_reduce" ? "AllReduce" : op == "reduce_scatter" ? "ReduceScatter" : "AllGather";
+}
+
+// Writes the rows of one block.
+class BlockTable {
+ public:
+  BlockTable(const Graph& graph, const GptOptions& o)
+      : graph_(graph), sequence_(o.sequence), head_dim_(o.width / o.heads) {}
+
+  // [rows, c] as [B, L, c] where the rows are whole sequences.
+  std::string tensor(std::int64_t rows, std::int64_t c) const {
+    return rows % sequence_ == 0 ? fmt::format("[{}, {}, {}]", rows / sequence_, sequence_, c)
+                                 : fmt::format("[{} rows, {}]", rows, c);
+  }
+  std::string tensor(OutputRef ref) const {
+    const Shape& shape = graph_.spec(ref).shape;
+    return tensor(shape[-2], shape[-1]);
+  }
+  // A weight as the lecture writes it: inputs first.
+  std::string weight(NodeId linear, std::int64_t parts = 1) const {
+    const Shape& w = graph_.spec(graph_.inputs(linear)[1]).shape;
+    return fmt::format("[{}, {}]", w[1], w[0] / parts);
+  }
+  void row(const std::string& what, const std::string& from, const std::string& to) {
+    lines.push_back(fmt::format("  {:<40} {:<44} {}", what, from, to));
+  }
+  void product(NodeId linear, const char* y, const char* x, const char* w) {
+    const OutputRef in = graph_.inputs(linear)[0];
+    row(fmt::format("{} = {} {}", y, x, w), fmt::format("{} {}, {} {}", x, tensor(in), w, weight(linear)),
+        fmt::format("{} {}", y, tensor({linear, 0})));
+  }
+  void meeting(const BlockNodes& nodes, NodeId linear, const char* y) {
+    const auto met = nodes.met.find(linear);
+    if (met == nodes.met.end()) return;
+    row(fmt::format("{}({})", meeting_of(graph_.op(met->second).name), y),
+        fmt::format("{} {}", y, tensor({linear, 0})), fmt::format("{} {}", y, tensor({met->second, 0})));
+  }
+  void attention(const BlockNodes& nodes);
+  void mlp(const BlockNodes& nodes, const std::string& activation);
+
+  std::vector<std::string> lines;
+
+ private:
+  const Graph& graph_;
+  std::int64_t sequence_, head_dim_;
+};
+
+void BlockTable::attention(const BlockNodes& nodes) {
+  const OutputRef x = graph_.inputs(*nodes.qkv)[0];
+  const Shape& qkv = graph_.spec({*nodes.qkv, 0}).shape;
+  const bool blocked = &graph_.op(*nodes.attention) == &ops::attention;
+  const Shape& heads_shape = graph_.spec({*nodes.attention, 0}).shape;
+  const std::int64_t heads = blocked ? heads_shape[1] / head_dim_ : heads_shape[1];
+  const std::string of_head = tensor(qkv[0], head_dim_), of_all = tensor(qkv[0], heads * head_dim_);
+  const std::string score = tensor(qkv[0], sequence_);
+  for (const char* y : {"Q", "K", "V"})
+    row(fmt::format("{} = x W^{}", y, y), fmt::format("x {}, W^{} {}", tensor(x), y, weight(*nodes.qkv, 3)),
+        fmt::format("{} {}", y, tensor(qkv[0], qkv[1] / 3)));
+  // Where the layout gathers Q, K and V first, every rank has all heads.
+  for (const char* y : {"Q", "K", "V"})
+    row(fmt::format("[{}_1 ... {}_{}] = Partition_-1({})", y, y, heads, y), fmt::format("{} {}", y, of_all),
+        fmt::format("{}_i {}, i = 1 ... {}", y, of_head, heads));
+  row("Score_i = softmax(Q_i K_i^T / sqrt(H))", fmt::format("Q_i, K_i {}", of_head),
+      fmt::format("Score_i {}{}", score, blocked ? " (64 keys at a time, never whole)" : ""));
+  row("Z_i = Score_i V_i", fmt::format("Score_i {}, V_i {}", score, of_head), fmt::format("Z_i {}", of_head));
+  row(fmt::format("Z = Merge_-1([Z_1 ... Z_{}])", heads), fmt::format("Z_i {}, i = 1 ... {}", of_head, heads),
+      fmt::format("Z {}", of_all));
+  product(*nodes.out, "Out", "Z", "W^O");
+  meeting(nodes, *nodes.out, "Out");
+}
+
+void BlockTable::mlp(const BlockNodes& nodes, const std::string& activation) {
+  product(*nodes.up, "A", "Out", "W^1");
+  row(fmt::format("A' = {}(A)", activation), "A " + tensor(graph_.inputs(*nodes.activation)[0]),
+      "A' " + tensor({*nodes.activation, 0}));
+  product(*nodes.down, "x'", "A'", "W^2");
+  meeting(nodes, *nodes.down, "x'");
+}
+
+}  // namespace
+
+std::vector<std::string> describe_block(const GptOptions& o, const GptSetup& setup, const Graph& graph,
+                                        NodeId backward_from) {
+  const BlockNodes nodes = find_block(graph, backward_from);
+  if (!nodes.qkv || !nodes.attention || !nodes.out) return {};
+  BlockTable table(graph, o);
+  table.lines.push_back(fmt::format(
+      "layer 0 in a lecture's rows (B = {}, L = {}, D = {}, H = {}, n_H = {}, d_tp = {}), on rank 0:",
+      o.micro_batch, o.sequence, o.width, o.width / o.heads, o.heads, setup.training.tensor_ranks()));
+  table.attention(nodes);
+  if (nodes.up && nodes.activation && nodes.down) table.mlp(nodes, o.activation);
+  return std::move(table.lines);
+}
+
+Json plan_record(const GptOptions& o, const GptSetup& setup, int fullest, const PlanBytes& bytes) {
+  const Training& training = setup.training;
+  const parallel::Mesh& mesh = training.mesh;
+  return {{"event", "plan"},
+          {"program", "gpt_attention"},
+          {"commit", commit()},
+          {"mesh",
+           {{"data", mesh.extent(parallel::Axis::data)},
+            {"tensor", mesh.extent(parallel::Axis::tensor)},
+            {"pipeline", mesh.extent(parallel::Axis::pipeline)}}},
+          {"threads", training.team.threads},
+          {"micro_batch", o.micro_batch},
+          {"global_batch", o.global_batch},
+          {"grains", training.shape.summation.grains},
+          {"tensor_grains", training.tensor_grains},
+          {"layout", training.layout},
+          {"zero", training.zero},
+          {"attention", o.attention},
+          {"nodes", setup.program.nodes},
+          {"parameters", serial_elements(training)},
+          {"flops_per_step", setup.flops_per_step(o)},
+          {"fullest_rank", fullest},
+          {"plan_bytes", to_json(bytes)}};
 }
 
 }  // namespace graingrad::apps

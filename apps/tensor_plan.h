@@ -1,4 +1,5 @@
-// The plan of a mesh that cuts tensors, without ranks: what meets where, and what each rank holds.
+// The plan of a mesh that cuts tensors, without ranks: what a block is on a rank, what meets where, and what
+// each rank holds.
 #pragma once
 
 #include "apps/gpt_model.h"
@@ -22,9 +23,22 @@ std::vector<std::string> compare_gathered(const GptOptions& options, const GptSe
 /// the bytes that rank `rank` sends in them, and those of the parameters that it holds.
 std::vector<std::string> compare_layouts(const GptOptions& options, const GptSetup& setup, int rank);
 
-/// The bytes of every rank along the tensor axis, of those along data that need most, one line for ranks that
-/// need the same; the fullest is named.
-std::vector<std::string> describe_tensor_ranks(const GptOptions& options, const parallel::Mesh& mesh,
-                                               int threads);
+/// The bytes of every rank along the tensor axis, of those along data that need most.
+struct TensorRanks {
+  std::vector<std::string> lines;  ///< one for ranks that need the same; the fullest is named
+  int fullest = 0;                 ///< a rank of the job
+  PlanBytes bytes;                 ///< its
+};
+TensorRanks plan_tensor_ranks(const GptOptions& options, const parallel::Mesh& mesh, int threads);
+
+/// The rows of a lecture on tensor parallelism (COMP4901Y) for layer 0 of `graph`, a rank's micro-batch whose
+/// forward phase ends at `backward_from`: computation, operands and result of each, with the extents that
+/// this rank has. Bias, norms, mask and residuals, which the lecture leaves out, are not among them.
+std::vector<std::string> describe_block(const GptOptions& options, const GptSetup& setup, const Graph& graph,
+                                        NodeId backward_from);
+
+/// What a dry run plans, as a record: {"event":"plan", ...} with the members of the final record that are
+/// known before a run, `bytes` those of rank `fullest`.
+Json plan_record(const GptOptions& options, const GptSetup& setup, int fullest, const PlanBytes& bytes);
 
 }  // namespace graingrad::apps

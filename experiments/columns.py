@@ -17,6 +17,8 @@ TRAINING = (("steps", "micro_batch", "global_batch", "grains", "parameters", "lo
              "rss_bytes", "isa", "hash"))
 SECONDS = ("seconds.median", "seconds.q1", "seconds.q3")
 
+PLAN = tuple(f"plan_bytes.{part}" for part in ("parameters", "gradients", "state", "activations", "communication", "peak"))
+
 # By experiment: the columns that name a point, and those that its runs fill.
 KEYS = {
     "weak_scaling": ("workload", "kind"),
@@ -28,6 +30,7 @@ KEYS = {
     "extrapolation": ("role", "workload", "reduce", "count"),
     "correctness": ("case", "engine", "reduce"),
     "tensor": ("shape", "tensor_grains", "tensor", "layout"),
+    "memory": ("kind", "batch", "layers", "heads", "width", "sequence", "attention", "zero"),
 }
 RESULTS = {
     "weak_scaling": TRAINING + ("same_bits",),
@@ -41,6 +44,10 @@ RESULTS = {
     "extrapolation": TRAINING + ("grains_flag", "messages", "pieces") + SECONDS,
     "correctness": TRAINING + ("max_error", "monotone", "w", "w_hat"),
     "tensor": TRAINING,
+    # The columns of bf16 are empty until there is one.
+    "memory": ("mesh.data", "mesh.tensor", "steps", "micro_batch", "global_batch", "grains", "tensor_grains", "layout", "parameters", "nodes",
+               "flops_per_step", "fullest_rank") + PLAN + ("used_bytes", "rss_bytes", "base_rss_bytes") + RATE +
+              ("communication.calls", "communication.bytes", "gflops", "isa", "hash", "bf16.plan_bytes.peak", "bf16.tokens_per_second.median"),
 }
 PREDICTIONS = ("date", "commit", "cpu", "cores", "quick", "kind", "workload", "reduce", "network", "alpha", "beta", "ranks",
                "global_batch", "oversubscribed", "measured_seconds", "predicted_seconds", "compute_seconds",

@@ -4,6 +4,7 @@ A check takes a Checker and returns a Verdict. Measured rows are judged on the c
 what a test holds is run as that test; everything else starts the program."""
 import columns
 import scaling
+import seedrows_memory
 import seedrows_tensor
 import table
 from summary import spread
@@ -275,6 +276,9 @@ ROWS = (
     ("S2-24", "100 x data on 100 processors", hundred),
     ("S3-02", "GPT-2 small, 124,439,808", published_sizes),
     ("S5-12", "GPT-2's four sizes", published_sizes),
-) + seedrows_tensor.ROWS
+) + seedrows_tensor.ROWS + seedrows_memory.ROWS
 # Rows that must have a check: without one, a row is a fail.
-REQUIRED = tuple(f"S2-{n:02}" for n in range(1, 25))
+REQUIRED = (tuple(f"S2-{n:02}" for n in range(1, 25)) +
+            tuple(f"S1-{n:02}" for n in (*range(4, 13), *range(14, 19))) +
+            tuple(f"S3-{n:02}" for n in (1, 4, *range(6, 13), 15, 16)) +
+            tuple(f"S4-{n:02}" for n in (*range(4, 10), 13, 15)))

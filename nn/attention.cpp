@@ -29,10 +29,13 @@ CausalSelfAttention::CausalSelfAttention(std::string path, const AttentionConfig
 
 Value CausalSelfAttention::operator()(Value x) const {
   const auto scope = x.graph().scope(component());
-  const Value heads = attention(c_attn_(x), {.sequence = config_.sequence,
-                                             .head_dim = config_.width / config_.heads,
-                                             .scale = 0,
-                                             .dropout = config_.dropout});
+  const AttentionOptions options{.sequence = config_.sequence,
+                                 .head_dim = config_.width / config_.heads,
+                                 .scale = 0,
+                                 .dropout = config_.dropout};
+  const Value qkv = c_attn_(x);
+  const Value heads =
+      config_.form == AttentionForm::blocked ? attention(qkv, options) : composed_attention(qkv, options);
   return dropout(c_proj_(heads), config_.dropout);
 }
 

@@ -5,6 +5,10 @@
 
 namespace graingrad::nn {
 
+/// How attention is recorded: as one op, which works block by block, or as products and a softmax, which have
+/// T x T tensors in memory (value/ops/attention.h).
+enum class AttentionForm { blocked, composed };
+
 struct AttentionConfig {
   std::int64_t width = 0;
   std::int64_t heads = 1;
@@ -13,6 +17,7 @@ struct AttentionConfig {
   double scale = 0.02, projection_scale = 0.02;
   /// Rate of dropout on the attention weights and on the result.
   double dropout = 0;
+  AttentionForm form = AttentionForm::blocked;
   DType dtype = DType::f32;
 };
 

@@ -48,6 +48,7 @@ Gpt::Gpt(const GptConfig& config)
                                   .scale = scales.inner,
                                   .projection_scale = scales.projection,
                                   .dropout = config.dropout,
+                                  .form = config.attention,
                                   .dtype = config.dtype};
   const MlpConfig mlp{.width = config.width,
                       .activation = config.activation,

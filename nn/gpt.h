@@ -28,6 +28,7 @@ struct GptConfig {
   Layers kind = Layers::attention;
   DType dtype = DType::f32;
   Activation activation = Activation::gelu;
+  AttentionForm attention = AttentionForm::blocked;
   /// Rate of dropout behind the embeddings, on the attention weights, and on each branch before it is added
   /// to the residual stream. Evaluation and sampling record a model of rate 0 over the same store.
   double dropout = 0;

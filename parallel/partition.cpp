@@ -58,6 +58,8 @@ Partitioned Partitioner::run(std::span<const Value> outputs) {
       place_head();
     else if (&op == &ops::reshape)
       place_reshape();
+    else if (&op == &ops::transpose)
+      place_transpose();
     else if (&op == &ops::slice || &op == &ops::slice_view)
       place_slice();
     else if (&op == &ops::concat)

@@ -39,9 +39,9 @@ struct Partitioned {
 /// (copy_to); results that carry it are parts, the others are sums over it, which are all-reduced at once, or
 /// of which each rank takes its rows where the layout's `:out` rows say so. A label in brackets, and the rows
 /// of products and of embeddings, are never split: such operands are gathered first. A parameter is used by
-/// products as it is held. reshape, slice and concat keep a cut that they do not touch; an op without
-/// signature works on whole operands. Where an `:out` row says Replicate, what leaves the module is gathered
-/// behind it.
+/// products as it is held. reshape, transpose, slice and concat keep a cut that they do not touch; an op
+/// without signature works on whole operands. Where an `:out` row says Replicate, what leaves the module is
+/// gathered behind it.
 ///
 /// It also runs for one rank, where it cuts nothing: each dim that an op, or its gradient, sums over gets its
 /// tensor grains, which are the same in every layout. So the bits do not depend on the layout.

@@ -165,6 +165,20 @@ void Partitioner::place_reshape() {
   hold(0, result, cut.dim, std::move(units));
 }
 
+// The dim that is cut, wherever it goes.
+void Partitioner::place_transpose() {
+  const Held& x = in_[0];
+  const auto& axes = from_.attributes(id_).integers;
+  Bounds units;
+  int cut = -1;
+  for (std::size_t d = 0; d < axes.size(); ++d) {
+    units.push_back(x.units[static_cast<std::size_t>(axes[d])]);
+    if (axes[d] == x.dim) cut = static_cast<int>(d);
+  }
+  const Value result = to_.record(ops::transpose, {to_.handle(x.now)}, from_.attributes(id_));
+  hold(0, result, cut, std::move(units));
+}
+
 // A slice along another dim than the one that is cut.
 void Partitioner::place_slice() {
   const Held& x = in_[0];

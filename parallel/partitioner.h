@@ -103,6 +103,7 @@ class Partitioner {
   void place_head_by_vocabulary(const Bounds& of_width, const Bounds& of_vocab);
   void place_head_by_width(const Bounds& of_width, const Bounds& of_vocab);
   void place_reshape();
+  void place_transpose();
   void place_slice();
   void place_concat();
 

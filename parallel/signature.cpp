@@ -19,7 +19,7 @@ std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-// The labels of one group, "n [c]" or "...", for a value of this shape.
+// The labels of one group, "n [c]", "..." or "... [c]", for a value of this shape.
 std::optional<std::string> labels_of_group(std::string_view group, const Shape& shape, const Shape& result,
                                            Labels& all) {
   std::string labels;
@@ -32,6 +32,12 @@ std::optional<std::string> labels_of_group(std::string_view group, const Shape& 
     return labels;
   }
   if (group.empty()) return shape.rank() == 0 ? std::optional(labels) : std::nullopt;
+  if (group.starts_with("... ")) {
+    group.remove_prefix(4);
+    const auto leading = shape.rank() - static_cast<int>(split_at(group, ' ').size());
+    if (leading < 1) return std::nullopt;
+    for (int d = 0; d < leading; ++d) labels += static_cast<char>('0' + d);
+  }
   for (std::string_view word : split_at(group, ' ')) {
     const bool whole = word.front() == '[', indexed = word.back() == '^';
     const char label = word[whole ? 1 : 0];

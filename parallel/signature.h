@@ -19,7 +19,8 @@ struct Labels {
 
 /// The labels of node `id`'s dims; none where its op has no signature, or one for other ranks. Operands
 /// behind those of the signature are scalars without labels. "..." stands for the dims of the result, called
-/// '0', '1', ...; a dim along which an operand is broadcast has no label.
+/// '0', '1', ...; a dim along which an operand is broadcast has no label. "... [c]" stands for one or more
+/// such dims, equal in all operands, and then those that are named; without any there are no labels.
 std::optional<Labels> labels_of(const Graph& graph, NodeId id);
 
 }  // namespace graingrad::parallel

@@ -7,6 +7,7 @@ import draw
 
 sys.path.insert(0, os.path.join(draw.ROOT, "experiments"))
 import columns
+import memory_figures
 import prediction_figures
 import result_figures
 import scaling_figures
@@ -26,6 +27,7 @@ FIGURES = {
     "openmp_split": (thread_figures.openmp_split, "openmp"),
     "openmp_memory": (thread_figures.openmp_memory, "openmp"),
     "hybrid": (thread_figures.hybrid, "hybrid"),
+    "memory": (memory_figures.memory, "memory"),
     "extrapolation": (prediction_figures.extrapolation, "extrapolation"),
     "networks": (prediction_figures.networks, "extrapolation"),
     "correctness": (result_figures.correctness, "correctness"),

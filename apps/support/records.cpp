@@ -14,6 +14,11 @@ Json to_json(const StepRecord& record) {
       {"skipped", record.skipped}, {"seconds", seconds}};
 }
 
+Json to_json(const PlanBytes& plan) {
+  return {{"parameters", plan.parameters},   {"gradients", plan.gradients},         {"state", plan.state},
+          {"activations", plan.activations}, {"communication", plan.communication}, {"peak", plan.peak}};
+}
+
 Json to_json(const FinalRecord& record) {
   // Reading data is no part of the final record's split.
   Json phases = Json::object();
@@ -26,7 +31,6 @@ Json to_json(const FinalRecord& record) {
                                            {"max", spread.max},
                                            {"slowest_rank", spread.slowest_rank}};
   }
-  const PlanBytes& plan = record.plan_bytes;
   const Quartiles& rate = record.tokens_per_second;
   Json json = {
       {"event", "final"},
@@ -45,13 +49,7 @@ Json to_json(const FinalRecord& record) {
       {"loss", record.loss},
       {"tokens_per_second", {{"median", rate.median}, {"q1", rate.q1}, {"q3", rate.q3}}},
       {"phase_seconds", phases},
-      {"plan_bytes",
-       {{"parameters", plan.parameters},
-        {"gradients", plan.gradients},
-        {"state", plan.state},
-        {"activations", plan.activations},
-        {"communication", plan.communication},
-        {"peak", plan.peak}}},
+      {"plan_bytes", to_json(record.plan_bytes)},
       {"used_bytes", record.used_bytes},
       {"rss_bytes", record.rss_bytes},
       {"base_rss_bytes", record.base_rss_bytes},

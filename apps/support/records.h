@@ -82,6 +82,8 @@ struct FinalRecord {
 
 /// {"event":"step", ...}; "data" seconds included. A number that is not finite becomes null.
 Json to_json(const StepRecord& record);
+/// {"parameters":..., "peak":...}: the bytes of a plan.
+Json to_json(const PlanBytes& plan);
 /// {"event":"final", ...}, with the commit that was built.
 Json to_json(const FinalRecord& record);
 

@@ -64,6 +64,10 @@ def main():
                       tokens_per_second={"median": rate, "q1": rate, "q3": rate},
                       phase_seconds={p: {"min": v * steps, "median": v * steps, "max": v * steps, "slowest_rank": ranks - 1} for p, v in parts.items()},
                       communication={"calls": 2, "bytes": 48}, w=[1.0] * 5, w_hat=[1.001] * 5, max_error=1e-3, monotone=True)
+        peak = 10**9 // (number("--tensor", 1) * max(1, ranks // 2))
+        record.update(flops_per_step=10**9, plan_bytes={"peak": peak}, used_bytes=peak, rss_bytes=peak + 3 * 10**7, base_rss_bytes=2 * 10**7)
+        if "--dry-run" in given:
+            record["event"] = "plan"
         if "--metrics" in given:
             with open(given["--metrics"], "w", encoding="utf-8") as f:
                 for step in range(1, 4):

@@ -140,10 +140,16 @@ class FiguresTest(unittest.TestCase):
         self.refused("stragglers", "no rows of neighbour busy")
         self.without("openmp", lambda line: ",training," in line)
         self.refused("openmp", "no rows of case training")
+        self.without("memory", lambda line: ",plan,same_micro,32,8,512," in line)
+        self.refused("memory", "no plan row of 32L/8H/512, same_micro")
         self.without("correctness", lambda line: ",vector," in line, "losses.csv")
         self.refused("correctness", "no rows of engine vector")
         self.without("extrapolation", lambda line: ",no,network," in line, "predictions.csv")
         self.refused("networks", "no rows of kind network")
+
+    def test_memory_without_measurements_is_its_plans(self):
+        self.without("memory", lambda line: ",measured," in line)
+        self.assertEqual(draw(["memory"], self.experiments, self.out), (0, "memory: drawn\n"))
 
     def test_a_partial_sweep_draws_the_figures_that_it_can(self):
         self.without("time_split", lambda line: ",busy," in line)

@@ -5,6 +5,7 @@ import os
 
 import paths  # noqa: F401
 import columns
+import memory_table
 
 WORKLOADS = ("regression_scalar", "regression_vector", "attention", "gpt")
 
@@ -20,8 +21,9 @@ def row(experiment, repeat, ranks, threads=1, **cells):
             found[name] = "0" if name.endswith("slowest_rank") else repr(0.01 * wobble)
     if "steps" in found:
         speed = min(ranks * threads, 2) * 1000 * wobble
-        found.update({"steps": 10, "global_batch": 10000, "tokens_per_second.median": speed, "hash": "xxh3:1",
-                      "work_per_thread": " ".join(["10"] * threads)})
+        numbers = {"steps": 10, "global_batch": 10000, "tokens_per_second.median": speed, "hash": "xxh3:1",
+                   "work_per_thread": " ".join(["10"] * threads)}
+        found.update({name: number for name, number in numbers.items() if name in found})
     found.update(cells)
     return found
 
@@ -89,6 +91,22 @@ def correctness(experiment):
                 yield row(experiment, 1, ranks, case="matrix", engine=engine, reduce=kind, hash="b" if kind != "tree" and ranks == 3 else "a")
 
 
+def memory(experiment):
+    for size in memory_table.SIZES:
+        for attention in ("composed", "blocked"):
+            for batch, (mode, micro_batch, global_batch, _) in memory_table.BATCHES.items():
+                for zero in (0, 1) if mode == "ddp" else (0,):
+                    yield row(experiment, 1, 8, kind="plan", batch=batch, layers=size.layers, heads=size.heads, width=size.width, sequence=1023,
+                              attention=attention, zero=zero, micro_batch=micro_batch, global_batch=global_batch, flops_per_step=size.parameters * 6e4,
+                              **{"plan_bytes.peak": size.parameters * (300 if mode == "ddp" else 90), "tokens_per_second.median": ""})
+    for repeat in (1, 2, 3):
+        for attention in ("composed", "blocked"):
+            for batch, zero, ranks in [("same_micro", 0, ranks) for ranks in (1, 2, 4, 8)] + [("ddp", 0, 2), ("ddp", 1, 2)]:
+                yield row(experiment, repeat, ranks, kind="measured", batch=batch, layers=12, heads=8, width=256, sequence=1023, attention=attention,
+                          zero=zero, micro_batch=2, global_batch=2, flops_per_step=10**12, used_bytes=10**9 // ranks, base_rss_bytes=2 * 10**7,
+                          rss_bytes=10**9 // ranks + 3 * 10**7, **{"plan_bytes.peak": 10**9 // ranks})
+
+
 def predictions():
     for kind in ("held_out", "weak_scaling", "strong_scaling", "network"):
         for network in ("10 GbE", "100 Gb InfiniBand") if kind == "network" else ("",):
@@ -110,7 +128,7 @@ def losses():
 
 
 SWEEPS = {"weak_scaling": scaling, "strong_scaling": scaling, "time_split": time_split, "reduction": reduction, "openmp": openmp,
-          "hybrid": hybrid, "correctness": correctness}
+          "hybrid": hybrid, "correctness": correctness, "memory": memory}
 
 
 def write(path, rows):

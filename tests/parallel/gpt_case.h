@@ -17,6 +17,7 @@ struct Case {
   DType dtype = DType::f32;
   double dropout = 0;
   nn::Layers kind = nn::Layers::gpt;
+  nn::AttentionForm attention = nn::AttentionForm::blocked;
 };
 
 inline nn::GptConfig config_of(const Case& c) {
@@ -28,6 +29,7 @@ inline nn::GptConfig config_of(const Case& c) {
   config.vocab = c.vocab;
   config.tied = c.tied;
   config.kind = c.kind;
+  config.attention = c.attention;
   config.dtype = c.dtype;
   config.dropout = c.dropout;
   return config;

@@ -40,13 +40,14 @@ TEST_P(EveryLayout, HasTheSerialLossAndGradients) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryLayout,
-                         testing::Values(Case{4, 4, 17}, Case{4, 4, 127, false}, Case{5, 8, 17, false},
-                                         Case{5, 8, 127, true, DType::f32, 0.2},
-                                         Case{4, 4, 127, true, DType::f64},
-                                         Case{5, 8, 17, false, DType::f64, 0.1}, Case{6, 6, 50, true},
-                                         Case{4, 4, 17, true, DType::f32, 0.1, nn::Layers::attention},
-                                         Case{6, 6, 17, false, DType::f32, 0, nn::Layers::block}));
+INSTANTIATE_TEST_SUITE_P(
+    All, EveryLayout,
+    testing::Values(Case{4, 4, 17}, Case{4, 4, 127, false}, Case{5, 8, 17, false},
+                    Case{5, 8, 127, true, DType::f32, 0.2}, Case{4, 4, 127, true, DType::f64},
+                    Case{5, 8, 17, false, DType::f64, 0.1}, Case{6, 6, 50, true},
+                    Case{4, 4, 17, true, DType::f32, 0.1, nn::Layers::attention},
+                    Case{6, 6, 17, false, DType::f32, 0, nn::Layers::block},
+                    Case{5, 8, 17, true, DType::f32, 0.1, nn::Layers::gpt, nn::AttentionForm::composed}));
 
 // The seeds' mappings, parameter by parameter: "" is whole.
 TEST(Layouts, CutWhatTheirSeedsCut) {

@@ -16,6 +16,8 @@ namespace {
 
 using testing::HasSubstr;
 
+constexpr nn::AttentionForm kComposed = nn::AttentionForm::composed;
+
 class PartitionedGpt : public testing::TestWithParam<Case> {};
 
 TEST_P(PartitionedGpt, HasTheSerialLossAndGradients) {
@@ -45,7 +47,31 @@ INSTANTIATE_TEST_SUITE_P(All, PartitionedGpt,
                                          Case{4, 4, 127, true, DType::f64},
                                          Case{5, 8, 17, false, DType::f64, 0.1}, Case{4, 8, 50, true},
                                          Case{4, 4, 17, true, DType::f32, 0.1, nn::Layers::attention},
-                                         Case{6, 6, 17, true, DType::f32, 0, nn::Layers::block}));
+                                         Case{6, 6, 17, true, DType::f32, 0, nn::Layers::block},
+                                         Case{5, 8, 17, true, DType::f32, 0.2, nn::Layers::gpt, kComposed},
+                                         Case{4, 4, 17, false, DType::f64, 0, nn::Layers::gpt, kComposed}));
+
+// Scores are cut by heads like everything in front of them and behind: a rank has its heads' alone, and no
+// message more than where attention is one op.
+TEST(PartitionedAttention, MaterialisesItsOwnHeadsAlone) {
+  const int ranks = test_world().size();
+  const Layout megatron = layout_from_name("megatron");
+  const Case blocked{4, 4, 17};
+  Case composed = blocked;
+  composed.attention = kComposed;
+  const auto serial = make(composed, megatron, true), cut = make(composed, megatron);
+  const auto scores = [](const PartitionedRun& of) {
+    std::int64_t elements = 0;
+    for (NodeId id = 0; id < of.graph->size(); ++id)
+      if (of.graph->op(id).name == "softmax") elements += of.graph->spec({id, 0}).shape.size();
+    return elements;
+  };
+  EXPECT_EQ(scores(*serial), kLayers * (kRows / kSequence) * 4 * kSequence * kSequence);
+  auto all = static_cast<std::int32_t>(scores(*cut));
+  test_world().all_reduce(std::span(&all, 1), ReduceOp::max, "the most that a rank has");
+  EXPECT_EQ(std::int64_t{all} * (4 / ((4 + ranks - 1) / ranks)), scores(*serial));
+  EXPECT_EQ(messages_of(cut->program).traffic, messages_of(make(blocked, megatron)->program).traffic);
+}
 
 // Sums over the ranks in another order: the bits of the test above depend on the tree.
 TEST(PartitionSabotage, RankOrderGivesOtherBits) {

@@ -17,7 +17,7 @@
 namespace graingrad::parallel {
 namespace {
 
-constexpr std::size_t kKinds = 24;
+constexpr std::size_t kKinds = 26;
 constexpr std::int64_t kVocab = 17;
 
 }  // namespace
@@ -120,6 +120,17 @@ Value RandomModel::attend(Value x) {
   return linear(z, parameter({x.shape()[1], head_dim * heads}));
 }
 
+// Rows attend to rows, head by head, out of products with batch dims and softmax over inner dims.
+Value RandomModel::by_heads(Value x) {
+  const std::int64_t d = 2, heads = 4 + static_cast<std::int64_t>(random_.below(3)), width = d * heads;
+  const Value q = linear(x, parameter({width, x.shape()[1]}, d));
+  const Value h = transpose(reshape(q, {rows_, heads, d}), {1, 0, 2});
+  const Value scores = matmul(h, unary(h), false, true) * 0.5;
+  const Value weights = random_.below(2) == 0 ? softmax(scores) : tanh(scores);
+  const Value z = random_.below(2) == 0 ? matmul(weights, h) : matmul(weights, h, true, false);
+  return linear(reshape(transpose(z, {1, 0, 2}), {rows_, width}), parameter({x.shape()[1], width}));
+}
+
 // Ops that move elements, most of them without a rule.
 Value RandomModel::moved(std::size_t kind, Value x, Value y) {
   const std::int64_t c = x.shape()[1], a = 1 + static_cast<std::int64_t>(random_.below(4));
@@ -202,6 +213,9 @@ Value RandomModel::next(std::size_t kind) {
       return x * random_uniform(graph, {rows_, c}, dtype);
     case 20:  // the same parameter in a product and beside it
       return x + tanh(linear(y, parameter({c, c}))) + parameter({c});
+    case 21:
+    case 22:
+      return by_heads(x);
     default:
       return moved(random_.below(8), x, y);
   }

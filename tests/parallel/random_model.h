@@ -34,6 +34,7 @@ class RandomModel {
   Value unary(Value x);
   Value moved(std::size_t kind, Value x, Value y);
   Value attend(Value x);
+  Value by_heads(Value x);
   Value loss();
   void place(int ranks);
 

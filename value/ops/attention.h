@@ -1,4 +1,4 @@
-// Causal multi-head attention as one op: never a T x T tensor in memory.
+// Causal multi-head attention as one op, which never has a T x T tensor in memory; and as a book has it.
 #pragma once
 
 #include "value/op.h"
@@ -23,6 +23,12 @@ struct AttentionOptions {
 /// blocks of 64 from the sequence's first position, in order, with a running max per block; masked keys do
 /// not enter.
 Value attention(Value qkv, const AttentionOptions& options);
+
+/// The same function of ordinary ops, as libraries without a fused kernel record it: scores, mask, softmax,
+/// dropout, times v, with [B, heads, T, T] tensors in memory, of which backward keeps softmax's. Equal to
+/// `attention` but for rounding; the same elements are dropped. It is what the memory of others is planned
+/// with, and the kernel's twin. Throws ShapeError where qkv does not fit.
+Value composed_attention(Value qkv, const AttentionOptions& options);
 
 namespace ops {
 /// qkv, and where dropout is not 0 the registers seed, step and micro_batch -> out [B*T, heads * head_dim],

@@ -109,6 +109,7 @@ constinit const Op matmul_into{.name = "matmul_into",
                                .cost = cost_matmul,
                                .effect = Effect::accumulate};
 constinit const Op matmul{.name = "matmul",
+                          .signature = "... [a] [b], ... [c] [d] -> ... [e] [f]",
                           .arity = 2,
                           .infer = infer_matmul,
                           .vjp = vjp_matmul,

@@ -16,7 +16,8 @@ Value matmul(Value a, Value b, const LabelGrains& contraction);
 Value linear(Value x, Value w);
 
 namespace ops {
-/// attributes.integers: transpose_a, transpose_b; grains: k, the contracted dim (else one chain).
+/// attributes.integers: transpose_a, transpose_b; grains: k, the contracted dim (else one chain). Its
+/// signature is for products with batch dims: which dims of two matrices meet depends on the attributes.
 extern const Op matmul;
 extern const Op matmul_into;  ///< the same added onto a gradient slice: each chain starts at the old value
 /// x [n, in], w [out, in] -> [n, out]. attributes.grains: k, the inputs; o, the outputs, over which the

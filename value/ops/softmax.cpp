@@ -30,14 +30,14 @@ void vjp_log_softmax(Vjp& v) {
 
 namespace ops {
 constinit const Op softmax{.name = "softmax",
-                           .signature = "n [c] -> n [c]",
+                           .signature = "... [c] -> ... [c]",
                            .arity = 1,
                            .infer = infer_softmax,
                            .vjp = vjp_softmax,
                            .cost = cost_softmax,
                            .in_place = 0};
 constinit const Op log_softmax{.name = "log_softmax",
-                               .signature = "n [c] -> n [c]",
+                               .signature = "... [c] -> ... [c]",
                                .arity = 1,
                                .infer = infer_softmax,
                                .vjp = vjp_log_softmax,

@@ -47,22 +47,61 @@ std::string bits(const std::string& arguments, int ranks) {
          record.value("loss", json()).dump();
 }
 
+struct Meshed {
+  int data, tensor;
+};
+
 // meshes_test has every mesh and table; here the programs themselves run on some.
 TEST(Tensor, HasTheSerialBits) {
-  struct Meshed {
+  struct Case {
     std::string arguments;
-    int data, tensor;
+    Meshed mesh;
     const char* flags;
   };
-  for (const Meshed& c : {Meshed{kFour, 1, 2, "--sequence-parallel"}, Meshed{kFour, 2, 2, ""},
-                          Meshed{kFive, 3, 2, "--sequence-parallel"}, Meshed{kFive, 1, 4, ""},
-                          Meshed{kFive + "--dtype f64 --untie ", 1, 3, "--layout torchshard-column"},
-                          Meshed{kFive + "--dtype f64 ", 1, 3, "--layout colotensor"},
-                          Meshed{kFive + "--logits recompute --threads 2 ", 1, 3, "--layout colotensor"}})
-    EXPECT_EQ(bits(c.arguments + c.flags + " --tensor " + std::to_string(c.tensor), c.data * c.tensor),
+  for (const Case& c : {Case{kFour, {1, 2}, "--sequence-parallel"}, Case{kFour, {2, 2}, ""},
+                        Case{kFive, {3, 2}, "--sequence-parallel"}, Case{kFive, {1, 4}, ""},
+                        Case{kFive + "--dtype f64 --untie ", {1, 3}, "--layout torchshard-column"},
+                        Case{kFive + "--dtype f64 ", {1, 3}, "--layout colotensor"},
+                        Case{kFive + "--logits recompute --threads 2 ", {1, 3}, "--layout colotensor"}})
+    EXPECT_EQ(bits(c.arguments + c.flags + " --tensor " + std::to_string(c.mesh.tensor),
+                   c.mesh.data * c.mesh.tensor),
               bits(c.arguments, 1))
-        << c.arguments << c.data << " x " << c.tensor << " " << c.flags;
+        << c.arguments << c.mesh.data << " x " << c.mesh.tensor << " " << c.flags;
 }
+
+// T x T tensors cut by heads: the same bits, and a rank has its heads' share of them, as planned without
+// ranks.
+TEST(Tensor, HasTheSerialBitsWithAttentionMaterialised) {
+  for (const char* flags : {"--attention composed ", "--attention composed --recompute h.* --threads 2 "}) {
+    const std::string arguments = kFive + flags, serial = bits(arguments, 1);
+    for (const Meshed& mesh : {Meshed{1, 2}, Meshed{1, 3}, Meshed{2, 2}})
+      for (const char* rows : {"", " --sequence-parallel"})
+        EXPECT_EQ(bits(arguments + "--tensor " + std::to_string(mesh.tensor) + rows, mesh.data * mesh.tensor),
+                  serial)
+            << arguments << mesh.data << " x " << mesh.tensor << rows;
+    EXPECT_EQ(bits(arguments + "--layout colotensor --tensor 2", 2), serial);
+  }
+  const std::string wide =
+      "--layers 2 --sequence 128 --width 32 --heads 4 --tensor-grains 4 --global-batch 2 --steps 2 ";
+  const auto peak = [](const json& record) {
+    return record.value("/plan_bytes/peak"_json_pointer, std::int64_t{-1});
+  };
+  const auto composed = [&](int tensor) {
+    const std::string arguments = wide + "--attention composed --tensor " + std::to_string(tensor);
+    const Outcome plan =
+        run({.program = "gpt_attention",
+             .arguments = settled(arguments) + " --dry-run --json --world " + std::to_string(tensor)});
+    EXPECT_EQ(plan.code, 0) << plan.err;
+    EXPECT_EQ(plan.record().value("event", ""), "plan");
+    const std::int64_t planned = peak(record_of(arguments, tensor));
+    EXPECT_EQ(peak(plan.record()), planned);
+    return planned;
+  };
+  EXPECT_GT(peak(record_of(wide + "--attention composed", 1)),
+            peak(record_of(wide, 1)) + 2 * 4 * 128 * 128 * 4);
+  EXPECT_LT(composed(4), composed(2));
+}
+
 TEST(Tensor, HasTheSerialBitsOfOtherModels) {
   for (const char* model :
        {"--model attention --untie ", "--model block --optimizer sgd ", "--freeze wpe* "}) {
@@ -182,6 +221,36 @@ TEST(Tensor, PlansWhatStartsEarlyAndWhatIsGatheredAgain) {
   EXPECT_THAT(plan_of(""), HasSubstr("backward: 25 of 25 start early"));
   EXPECT_THAT(plan_of("--overlap off"), HasSubstr("backward: 0 of 25 start early"));
   EXPECT_THAT(plan_of("--sequence-parallel --gathered keep"), HasSubstr("keep (taken)"));
+}
+
+// Every row of the lecture's block, with the extents that a rank has: 4 of 8 heads of 32.
+TEST(Tensor, PrintsTheLecturesRows) {
+  for (const char* activation : {"relu", "gelu"}) {
+    const Outcome plan =
+        run({.program = "gpt_attention",
+             .arguments = std::string("--model gpt --width 256 --heads 8 --sequence 64 --micro-batch 4 "
+                                      "--global-batch 4 --dry-run --world 2 --tensor 2 "
+                                      "--attention composed --activation ") +
+                          activation});
+    ASSERT_EQ(plan.code, 0) << plan.err;
+    std::istringstream words(plan.out.substr(plan.out.find("in a lecture's rows")));
+    std::string rows;
+    for (std::string word; words >> word;) rows += (rows.empty() ? "" : " ") + word;
+    for (const std::string& row :
+         {std::string("B = 4, L = 64, D = 256, H = 32, n_H = 8, d_tp = 2"),
+          std::string("Q = x W^Q x [4, 64, 256], W^Q [256, 128] Q [4, 64, 128]"),
+          std::string("V = x W^V x [4, 64, 256], W^V [256, 128] V [4, 64, 128]"),
+          std::string("[K_1 ... K_4] = Partition_-1(K) K [4, 64, 128] K_i [4, 64, 32], i = 1 ... 4"),
+          std::string("Score_i = softmax(Q_i K_i^T / sqrt(H)) Q_i, K_i [4, 64, 32] Score_i [4, 64, 64] Z_i"),
+          std::string("Z = Merge_-1([Z_1 ... Z_4]) Z_i [4, 64, 32], i = 1 ... 4 Z [4, 64, 128]"),
+          std::string("Out = Z W^O Z [4, 64, 128], W^O [128, 256] Out [4, 64, 256]"),
+          std::string("AllReduce(Out) Out [4, 64, 256] Out [4, 64, 256]"),
+          std::string("A = Out W^1 Out [4, 64, 256], W^1 [256, 512] A [4, 64, 512]"),
+          "A' = " + std::string(activation) + "(A) A [4, 64, 512] A' [4, 64, 512]",
+          std::string("x' = A' W^2 A' [4, 64, 512], W^2 [512, 256] x' [4, 64, 256]"),
+          std::string("AllReduce(x') x' [4, 64, 256] x' [4, 64, 256]")})
+      EXPECT_THAT(rows, HasSubstr(row));
+  }
 }
 
 // A gradient block of 28 MiB, half of which a tensor rank holds: large blocks have fewer default grains.
