@@ -191,6 +191,12 @@ class GroupsByName final : public Collectives {
   void run(const Op& op, const Call& call, std::string_view scope) override {
     groups_.at(call.attributes->name)->run(op, call, scope);
   }
+  bool under_way() const override {
+    return std::any_of(groups_.begin(), groups_.end(), [](const auto& g) { return g.second->under_way(); });
+  }
+  void poll() override {
+    for (const auto& [name, group] : groups_) group->poll();
+  }
   double seconds() const override { return 0; }
 
  private:
