@@ -327,7 +327,7 @@ void GptSetup::compile_micro_batch(const GptOptions& o) {
   program = compile(*micro_batch.graph, {}, &store, backend, options);
   unreached = std::move(micro_batch.unreached);
   gathered = std::move(micro_batch.gathered);
-  rows = micro_batch.rows;
+  gathered_rows = micro_batch.rows;
 }
 
 std::int64_t GptSetup::flops_per_step(const GptOptions& o) const {

@@ -97,7 +97,7 @@ class GptSetup {
   std::string over_limit;
   /// Of the micro-batch.
   std::vector<std::string> unreached, gathered;
-  MicroBatch::Gathered rows;
+  MicroBatch::Gathered gathered_rows;
 
   /// The serial forward pass of one micro-batch; `loss` becomes its result.
   std::unique_ptr<Graph> record_serial(const GptOptions& options, Value& loss) const;

@@ -105,7 +105,7 @@ std::vector<std::string> describe_overlap(const GptSetup& setup) {
 }
 
 std::vector<std::string> compare_gathered(const GptOptions& options, const GptSetup& setup, int rank) {
-  const MicroBatch::Gathered& rows = setup.rows;
+  const MicroBatch::Gathered& rows = setup.gathered_rows;
   std::vector<std::string> lines;
   if (rows.count == 0) return lines;
   lines.push_back(fmt::format("  {:<18} {:>10} {:>16} {:>16} {:>16}", "gathered rows", "values",
