@@ -10,8 +10,13 @@ namespace graingrad {
 std::int64_t place(std::span<PlannedBuffer> buffers) {
   std::vector<std::size_t> order(buffers.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return buffers[a].bytes > buffers[b].bytes; });
+  // Scalars first: the instructions that compute them have 32 bits for an element of the slot.
+  const auto is_small = [&](std::size_t i) {
+    return buffers[i].bytes <= static_cast<std::int64_t>(kAlignment);
+  };
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return is_small(a) != is_small(b) ? is_small(a) : buffers[a].bytes > buffers[b].bytes;
+  });
   const auto end_of = [](const PlannedBuffer& b) {
     return b.offset + static_cast<std::int64_t>(aligned(static_cast<std::size_t>(b.bytes)));
   };

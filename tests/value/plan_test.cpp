@@ -231,7 +231,7 @@ TEST(Plan, PlacesLargestFirstAtTheLowestFreeOffset) {
   };
   set(0, 100, 0, 1);
   set(1, 1000, 1, 2);
-  set(2, 64, 2, 3);
+  set(2, 65, 2, 3);
   set(3, 128, 3, 4);
   EXPECT_EQ(place(buffers), 1024 + 128);
   EXPECT_EQ(buffers[1].offset, 0);
@@ -239,6 +239,18 @@ TEST(Plan, PlacesLargestFirstAtTheLowestFreeOffset) {
   EXPECT_EQ(buffers[3].offset, 0);
   EXPECT_EQ(buffers[2].offset, 1024);
   EXPECT_EQ(place({}), 0);
+}
+
+// Above 16 GiB, too, the scalars of a block lie where its instructions reach.
+TEST(Plan, PlacesScalarsFirst) {
+  std::vector<PlannedBuffer> buffers(3);
+  buffers[0].bytes = std::int64_t{20} << 30;
+  buffers[1].bytes = 4;
+  buffers[2].bytes = 64;
+  for (PlannedBuffer& buffer : buffers) buffer.last = 1;
+  EXPECT_EQ(place(buffers), (std::int64_t{20} << 30) + 128);
+  EXPECT_EQ(buffers[2].offset, 0);
+  EXPECT_EQ(buffers[1].offset, 64);
 }
 
 }  // namespace
