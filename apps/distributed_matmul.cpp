@@ -305,6 +305,7 @@ int multiply(Job& job, const Options& o) {
     splits.back()["max_difference"] = difference;
   }
   out.final_record(final_json(world.size(), std::move(splits)));
+  job.enter("result");
   if (worst > 0)
     throw DivergenceError(fmt::format("a split's product differs from the whole one by up to {:.3g}", worst));
   return 0;
@@ -319,7 +320,7 @@ int main(int argc, char** argv) {
     Options options;
     Cli cli("distributed_matmul",
             "Multiplies two matrices over the ranks in four ways, each checked against the whole product.",
-            {"", "--rows 64 --inner 96 --columns 48 --mesh-rows 2", "--dry-run --world 8"});
+            {"--rows 64 --inner 96 --columns 48 --mesh-rows 2", "--dtype f64", "--dry-run --world 8"});
     options.declare(cli);
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
     if (options.dry_run) return plan(options, Output(options.json, job.speaks()));

@@ -30,6 +30,7 @@ Texts step_options(const GptOptions& o) {
                  {"reduce", o.common.reduce},
                  {"micro-batch", text(o.micro_batch)},
                  {"global-batch", text(o.global_batch)},
+                 {"attention", o.attention},
                  {"dropout", text(o.dropout)},
                  {"freeze", o.freeze},
                  {"lr", text(o.lr)},
