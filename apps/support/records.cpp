@@ -1,20 +1,33 @@
 #include "apps/support/records.h"
 
+#include <nlohmann/json.hpp>
+
 #include "apps/support/build_info.h"
 
 namespace graingrad::apps {
+namespace {
 
-Json to_json(const StepRecord& record) {
+// Members keep the order in which they were added.
+using Json = nlohmann::ordered_json;
+
+}  // namespace
+
+std::string in_quotes(std::string_view text) { return Json(std::string(text)).dump(); }
+
+std::string config_line(const std::string& toml) { return Json{{"event", "config"}, {"toml", toml}}.dump(); }
+
+std::string line_of(const StepRecord& record) {
   Json seconds = Json::object();
   for (std::size_t i = 0; i < kPhases; ++i) seconds[std::string(kPhaseNames[i])] = record.seconds.seconds[i];
-  return {
+  const Json json = {
       {"event", "step"},           {"step", record.step},
       {"tokens", record.tokens},   {"loss", record.loss},
       {"lr", record.lr},           {"grad_norm", record.grad_norm ? Json(*record.grad_norm) : Json(nullptr)},
       {"skipped", record.skipped}, {"seconds", seconds}};
+  return json.dump();
 }
 
-Json to_json(const FinalRecord& record) {
+std::string line_of(const FinalRecord& record) {
   // Reading data is no part of the final record's split.
   Json phases = Json::object();
   for (const Phase phase :
@@ -70,8 +83,9 @@ Json to_json(const FinalRecord& record) {
       {"seed", record.seed},
       {"data", {{"path", record.data_path}, {"bytes", record.data_bytes}}},
       {"hash", record.hash}};
-  for (const auto& [key, value] : record.extra.items()) json[key] = value;
-  return json;
+  for (const auto& [key, value] : record.extra)
+    std::visit([&json, &name = key](const auto& x) { json[name] = x; }, value);
+  return json.dump();
 }
 
 }  // namespace graingrad::apps

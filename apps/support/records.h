@@ -2,19 +2,17 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "apps/support/phases.h"
 #include "apps/support/quartiles.h"
 
 namespace graingrad::apps {
-
-/// JSON that keeps the order in which members were added.
-using Json = nlohmann::ordered_json;
 
 /// One optimizer step.
 struct StepRecord {
@@ -77,12 +75,19 @@ struct FinalRecord {
   std::int64_t data_bytes = 0;
   std::string hash;
   /// What one program adds, after everything else ("w", "max_error").
-  Json extra = Json::object();
+  using Extra = std::variant<bool, double, std::string, std::vector<double>>;
+  std::vector<std::pair<std::string, Extra>> extra;
 };
 
+// The JSON library stays inside records.cpp: it takes seconds to compile wherever it is seen.
+
 /// {"event":"step", ...}; "data" seconds included. A number that is not finite becomes null.
-Json to_json(const StepRecord& record);
+std::string line_of(const StepRecord& record);
 /// {"event":"final", ...}, with the commit that was built.
-Json to_json(const FinalRecord& record);
+std::string line_of(const FinalRecord& record);
+/// {"event":"config","toml":...}: what the command line came to.
+std::string config_line(const std::string& toml);
+/// A JSON string.
+std::string in_quotes(std::string_view text);
 
 }  // namespace graingrad::apps
