@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "apps/support/build_info.h"
 #include "apps/support/cli.h"
@@ -22,6 +23,7 @@
 namespace graingrad::apps {
 namespace {
 
+using Json = nlohmann::ordered_json;
 using parallel::Axis;
 using parallel::Mesh;
 using Bounds = std::vector<std::int64_t>;
@@ -263,7 +265,7 @@ int plan(const Options& o, const Output& out) {
     say_split(out, split, piece, "");
     splits.push_back(json_of(split, piece));
   }
-  out.final_record(final_json(static_cast<int>(o.world), std::move(splits)));
+  out.final_record(final_json(static_cast<int>(o.world), std::move(splits)).dump());
   return 0;
 }
 
@@ -304,7 +306,7 @@ int multiply(Job& job, const Options& o) {
     splits.push_back(json_of(split, piece));
     splits.back()["max_difference"] = difference;
   }
-  out.final_record(final_json(world.size(), std::move(splits)));
+  out.final_record(final_json(world.size(), std::move(splits)).dump());
   job.enter("result");
   if (worst > 0)
     throw DivergenceError(fmt::format("a split's product differs from the whole one by up to {:.3g}", worst));

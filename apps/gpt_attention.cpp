@@ -123,7 +123,7 @@ int dry_run(GptOptions o, const Cli& cli, const Output& out) {
   const std::int64_t available = available_memory_bytes();
   out.say("one such rank {} this machine's memory ({} bytes left)",
           plan.peak <= available ? "fits into" : "does not fit into", available);
-  out.final_record(plan_record(o, setup, tensor.fullest, tensor.bytes));
+  out.final_record(line_of(plan_record(o, setup, tensor.fullest, tensor.bytes)));
   return 0;
 }
 
@@ -183,8 +183,7 @@ int train(Job& job, GptOptions o, const Cli& cli) {
   trainer.set_register(kSeedRegister, static_cast<double>(o.common.seed % (std::int64_t{1} << 31)));
 
   MetricsFile metrics(job.speaks() ? o.common.metrics : "");
-  if (job.speaks() && !o.common.metrics.empty())
-    metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
+  if (job.speaks() && !o.common.metrics.empty()) metrics.write(config_line(cli.resolved()));
   const RunOptions run{
       .steps = o.last_step(),
       .done = beginning.step,
@@ -214,8 +213,8 @@ int train(Job& job, GptOptions o, const Cli& cli) {
   world.all_reduce(&record.gemm_gflops, 1, DType::f64, parallel::ReduceOp::sum, "gemm rate");
   record.data_path = corpus.path();
   record.data_bytes = corpus.bytes();
-  const Json json = to_json(record);
-  metrics.write(json);
+  const std::string line = line_of(record);
+  metrics.write(line);
   metrics.close();
   print_split(out, record.phase_seconds);
   out.say("{:.0f} tokens/s (median), {:.1f} GFLOP/s; the same products alone: {:.1f} GFLOP/s",
@@ -227,7 +226,7 @@ int train(Job& job, GptOptions o, const Cli& cli) {
   out.say("tiles by thread:{}", tiles);
   out.say("{}", record.hash);
   seeing.report();
-  out.final_record(json);
+  out.final_record(line);
   return 0;
 }
 

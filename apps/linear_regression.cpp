@@ -145,8 +145,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
   trainer.set_register("inverse_count", 1.0 / static_cast<double>(o.samples));
 
   MetricsFile metrics(job.speaks() ? o.common.metrics : "");
-  if (job.speaks() && !o.common.metrics.empty())
-    metrics.write({{"event", "config"}, {"toml", cli.resolved()}});
+  if (job.speaks() && !o.common.metrics.empty()) metrics.write(config_line(cli.resolved()));
   const RunOptions run{
       .steps = o.epochs, .units = o.samples, .lr = [&](std::int64_t) { return o.lr; }, .step_name = "epoch"};
   const RunLog log = run_steps(job, trainer, metrics, run, [](std::int64_t, double, double) {});
@@ -166,8 +165,8 @@ int train(Job& job, const Options& o, const Cli& cli) {
   record.data_bytes = static_cast<std::int64_t>((samples.f.size() + samples.y.size()) * sizeof(double));
   record.extra = {{"engine", o.engine}, {"dtype", o.dtype},       {"w", w},
                   {"w_hat", w_hat},     {"max_error", max_error}, {"monotone", monotone}};
-  const Json json = to_json(record);
-  metrics.write(json);
+  const std::string line = line_of(record);
+  metrics.write(line);
   metrics.close();
   if (job.speaks()) {
     print_result(out, w, w_hat, log.losses, max_error);
@@ -180,7 +179,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
               1e3 * log.phases[Phase::forward] / thousands, 1e3 * log.phases[Phase::backward] / thousands);
     print_split(out, record.phase_seconds);
     out.say("{}", record.hash);
-    out.final_record(json);
+    out.final_record(line);
   }
   const double bound = o.max_error > 0 ? o.max_error : bounds.max_error;
   if ((bounds.checked || o.max_error > 0) && !(max_error <= bound))

@@ -7,7 +7,6 @@
 #include <optional>
 #include <tuple>
 
-#include "apps/support/build_info.h"
 #include "parallel/coalesce.h"
 #include "parallel/collectives.h"
 #include "value/ops/attention.h"
@@ -318,29 +317,26 @@ std::vector<std::string> describe_block(const GptOptions& o, const GptSetup& set
   return std::move(table.lines);
 }
 
-Json plan_record(const GptOptions& o, const GptSetup& setup, int fullest, const PlanBytes& bytes) {
+PlanRecord plan_record(const GptOptions& o, const GptSetup& setup, int fullest, const PlanBytes& bytes) {
   const Training& training = setup.training;
   const parallel::Mesh& mesh = training.mesh;
-  return {{"event", "plan"},
-          {"program", "gpt_attention"},
-          {"commit", commit()},
-          {"mesh",
-           {{"data", mesh.extent(parallel::Axis::data)},
-            {"tensor", mesh.extent(parallel::Axis::tensor)},
-            {"pipeline", mesh.extent(parallel::Axis::pipeline)}}},
-          {"threads", training.team.threads},
-          {"micro_batch", o.micro_batch},
-          {"global_batch", o.global_batch},
-          {"grains", training.shape.summation.grains},
-          {"tensor_grains", training.tensor_grains},
-          {"layout", training.layout},
-          {"zero", training.zero},
-          {"attention", o.attention},
-          {"nodes", setup.program.nodes},
-          {"parameters", serial_elements(training)},
-          {"flops_per_step", setup.flops_per_step(o)},
-          {"fullest_rank", fullest},
-          {"plan_bytes", to_json(bytes)}};
+  return {.program = "gpt_attention",
+          .data_ranks = mesh.extent(parallel::Axis::data),
+          .tensor_ranks = mesh.extent(parallel::Axis::tensor),
+          .pipeline_ranks = mesh.extent(parallel::Axis::pipeline),
+          .threads = training.team.threads,
+          .micro_batch = o.micro_batch,
+          .global_batch = o.global_batch,
+          .grains = training.shape.summation.grains,
+          .tensor_grains = training.tensor_grains,
+          .layout = training.layout,
+          .zero = training.zero,
+          .attention = o.attention,
+          .nodes = setup.program.nodes,
+          .parameters = serial_elements(training),
+          .flops_per_step = setup.flops_per_step(o),
+          .fullest_rank = fullest,
+          .plan_bytes = bytes};
 }
 
 }  // namespace graingrad::apps

@@ -37,8 +37,7 @@ TensorRanks plan_tensor_ranks(const GptOptions& options, const parallel::Mesh& m
 std::vector<std::string> describe_block(const GptOptions& options, const GptSetup& setup, const Graph& graph,
                                         NodeId backward_from);
 
-/// What a dry run plans, as a record: {"event":"plan", ...} with the members of the final record that are
-/// known before a run, `bytes` those of rank `fullest`.
-Json plan_record(const GptOptions& options, const GptSetup& setup, int fullest, const PlanBytes& bytes);
+/// What a dry run plans, `bytes` those of rank `fullest`.
+PlanRecord plan_record(const GptOptions& options, const GptSetup& setup, int fullest, const PlanBytes& bytes);
 
 }  // namespace graingrad::apps

@@ -1,16 +1,9 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # on_isa.sh ISA PROGRAM: runs PROGRAM where the CPU has the instruction set, else says so and leaves with 77 (skipped).
-case $1 in
-  avx512) needs="avx2 fma avx512f avx512bw avx512dq avx512vl" ;;
-  avx2) needs="avx2 fma" ;;
-  portable) needs="" ;;
-  *) echo "on_isa.sh: no instruction set '$1'" >&2; exit 2 ;;
+. "$(dirname "${BASH_SOURCE[0]}")/../apps/support/setup.sh"
+gg_has_isa "$1"
+case $? in
+  0) exec "$2" ;;
+  1) echo "skipped: this CPU has no $1"; exit 77 ;;
+  *) exit 2 ;;
 esac
-flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -1) "
-for need in $needs; do
-  case $flags in
-    *" $need "*) ;;
-    *) echo "skipped: this CPU has no $need"; exit 77 ;;
-  esac
-done
-exec "$2"

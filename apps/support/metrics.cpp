@@ -15,9 +15,9 @@ void Output::line(std::string_view text) const {
   std::fflush(stream);
 }
 
-void Output::final_record(const Json& record) const {
+void Output::final_record(std::string_view record) const {
   if (!json_ || !speaks_) return;
-  const std::string text = record.dump() + "\n";
+  const std::string text = std::string(record) + "\n";
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     throw IoError(
         fmt::format("stdout: cannot be written: {}; free space or send it elsewhere", std::strerror(errno)));

@@ -7,7 +7,6 @@
 #include <string_view>
 #include <utility>
 
-#include "apps/support/records.h"
 #include "apps/support/text_file.h"
 
 namespace graingrad::apps {
@@ -18,9 +17,11 @@ class MetricsFile {
   /// Creates or empties the file. Throws IoError where that fails.
   explicit MetricsFile(std::string path) : file_(std::move(path), "--metrics") {}
 
-  /// Appends one line. Throws IoError where it cannot be written whole (a full disk).
-  void write(const Json& record) {
-    if (file_.is_open()) file_.write(record.dump() + "\n");
+  bool is_open() const { return file_.is_open(); }
+  /// Appends a record (apps/support/records.h) and ends its line. Throws IoError where it cannot be written
+  /// whole (a full disk).
+  void write(std::string_view record) {
+    if (file_.is_open()) file_.write(std::string(record) + "\n");
   }
   /// Flushes to the disk and closes; further writes do nothing. Throws IoError where the file did not arrive
   /// whole.
@@ -43,7 +44,7 @@ class Output {
     if (speaks_) line(fmt::format(format, std::forward<Args>(args)...));
   }
   /// The final record, as one line on stdout; only with `json`. Throws IoError where stdout takes it not.
-  void final_record(const Json& record) const;
+  void final_record(std::string_view record) const;
 
  private:
   void line(std::string_view text) const;

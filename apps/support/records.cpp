@@ -1,25 +1,61 @@
 #include "apps/support/records.h"
 
+#include <nlohmann/json.hpp>
+
 #include "apps/support/build_info.h"
 
 namespace graingrad::apps {
+namespace {
 
-Json to_json(const StepRecord& record) {
-  Json seconds = Json::object();
-  for (std::size_t i = 0; i < kPhases; ++i) seconds[std::string(kPhaseNames[i])] = record.seconds.seconds[i];
-  return {
-      {"event", "step"},           {"step", record.step},
-      {"tokens", record.tokens},   {"loss", record.loss},
-      {"lr", record.lr},           {"grad_norm", record.grad_norm ? Json(*record.grad_norm) : Json(nullptr)},
-      {"skipped", record.skipped}, {"seconds", seconds}};
-}
+// Members keep the order in which they were added.
+using Json = nlohmann::ordered_json;
 
 Json to_json(const PlanBytes& plan) {
   return {{"parameters", plan.parameters},   {"gradients", plan.gradients},         {"state", plan.state},
           {"activations", plan.activations}, {"communication", plan.communication}, {"peak", plan.peak}};
 }
 
-Json to_json(const FinalRecord& record) {
+}  // namespace
+
+std::string in_quotes(std::string_view text) { return Json(std::string(text)).dump(); }
+
+std::string config_line(const std::string& toml) { return Json{{"event", "config"}, {"toml", toml}}.dump(); }
+
+std::string line_of(const StepRecord& record) {
+  Json seconds = Json::object();
+  for (std::size_t i = 0; i < kPhases; ++i) seconds[std::string(kPhaseNames[i])] = record.seconds.seconds[i];
+  const Json json = {
+      {"event", "step"},           {"step", record.step},
+      {"tokens", record.tokens},   {"loss", record.loss},
+      {"lr", record.lr},           {"grad_norm", record.grad_norm ? Json(*record.grad_norm) : Json(nullptr)},
+      {"skipped", record.skipped}, {"seconds", seconds}};
+  return json.dump();
+}
+
+std::string line_of(const PlanRecord& record) {
+  const Json json = {
+      {"event", "plan"},
+      {"program", record.program},
+      {"commit", commit()},
+      {"mesh",
+       {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}}},
+      {"threads", record.threads},
+      {"micro_batch", record.micro_batch},
+      {"global_batch", record.global_batch},
+      {"grains", record.grains},
+      {"tensor_grains", record.tensor_grains},
+      {"layout", record.layout},
+      {"zero", record.zero},
+      {"attention", record.attention},
+      {"nodes", record.nodes},
+      {"parameters", record.parameters},
+      {"flops_per_step", record.flops_per_step},
+      {"fullest_rank", record.fullest_rank},
+      {"plan_bytes", to_json(record.plan_bytes)}};
+  return json.dump();
+}
+
+std::string line_of(const FinalRecord& record) {
   // Reading data is no part of the final record's split.
   Json phases = Json::object();
   for (const Phase phase :
@@ -68,8 +104,9 @@ Json to_json(const FinalRecord& record) {
       {"seed", record.seed},
       {"data", {{"path", record.data_path}, {"bytes", record.data_bytes}}},
       {"hash", record.hash}};
-  for (const auto& [key, value] : record.extra.items()) json[key] = value;
-  return json;
+  for (const auto& [key, value] : record.extra)
+    std::visit([&json, &name = key](const auto& x) { json[name] = x; }, value);
+  return json.dump();
 }
 
 }  // namespace graingrad::apps

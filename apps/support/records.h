@@ -2,19 +2,17 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "apps/support/phases.h"
 #include "apps/support/quartiles.h"
 
 namespace graingrad::apps {
-
-/// JSON that keeps the order in which members were added.
-using Json = nlohmann::ordered_json;
 
 /// One optimizer step.
 struct StepRecord {
@@ -77,14 +75,35 @@ struct FinalRecord {
   std::int64_t data_bytes = 0;
   std::string hash;
   /// What one program adds, after everything else ("w", "max_error").
-  Json extra = Json::object();
+  using Extra = std::variant<bool, double, std::string, std::vector<double>>;
+  std::vector<std::pair<std::string, Extra>> extra;
 };
 
+/// What a dry run plans: the members of the final record that are known before a run.
+struct PlanRecord {
+  std::string program;
+  int data_ranks = 1, tensor_ranks = 1, pipeline_ranks = 1;
+  int threads = 1;
+  std::int64_t micro_batch = 0, global_batch = 0, grains = 0, tensor_grains = 1;
+  std::string layout = "data";
+  std::int64_t zero = 0;
+  std::string attention;
+  std::int64_t nodes = 0, parameters = 0, flops_per_step = 0;
+  int fullest_rank = 0;
+  PlanBytes plan_bytes;  ///< of that rank
+};
+
+// The JSON library stays inside records.cpp: it takes seconds to compile wherever it is seen.
+
 /// {"event":"step", ...}; "data" seconds included. A number that is not finite becomes null.
-Json to_json(const StepRecord& record);
-/// {"parameters":..., "peak":...}: the bytes of a plan.
-Json to_json(const PlanBytes& plan);
+std::string line_of(const StepRecord& record);
+/// {"event":"plan", ...}, with the commit that was built.
+std::string line_of(const PlanRecord& record);
 /// {"event":"final", ...}, with the commit that was built.
-Json to_json(const FinalRecord& record);
+std::string line_of(const FinalRecord& record);
+/// {"event":"config","toml":...}: what the command line came to.
+std::string config_line(const std::string& toml);
+/// A JSON string.
+std::string in_quotes(std::string_view text);
 
 }  // namespace graingrad::apps

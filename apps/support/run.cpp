@@ -24,13 +24,15 @@ RunLog run_steps(Job& job, Trainer& trainer, MetricsFile& metrics, const RunOpti
     log.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     log.losses.push_back(trainer.loss_sum() / units);
     log.phases += seconds;
-    metrics.write(to_json(StepRecord{.step = step,
-                                     .tokens = step * options.units,
-                                     .loss = log.losses.back(),
-                                     .lr = lr,
-                                     .grad_norm = trainer.grad_norm(),
-                                     .skipped = false,
-                                     .seconds = seconds}));
+    if (metrics.is_open()) {
+      metrics.write(line_of(StepRecord{.step = step,
+                                       .tokens = step * options.units,
+                                       .loss = log.losses.back(),
+                                       .lr = lr,
+                                       .grad_norm = trainer.grad_norm(),
+                                       .skipped = false,
+                                       .seconds = seconds}));
+    }
     after(step, log.losses.back(), units / log.seconds.back());
   }
   return log;

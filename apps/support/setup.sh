@@ -72,6 +72,32 @@ gg_cores() {
   done | sort -u | wc -l
 }
 
+# gg_isa: the widest instruction set of GRAINGRAD_ISAS that this machine has.
+gg_isa() {
+  local isa
+  for isa in avx512 avx2 portable; do
+    if gg_has_isa "$isa"; then
+      echo "$isa"
+      return 0
+    fi
+  done
+}
+
+# gg_has_isa ISA: whether this machine has what the kernels of an instruction set are compiled for.
+gg_has_isa() {
+  local needs need flags
+  case $1 in
+    avx512) needs="avx2 fma avx512f avx512bw avx512dq avx512vl" ;;
+    avx2) needs="avx2 fma" ;;
+    portable) needs="" ;;
+    *) echo "no instruction set '$1'" >&2; return 2 ;;
+  esac
+  flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -n 1) "
+  for need in $needs; do
+    case $flags in *" $need "*) ;; *) return 1 ;; esac
+  done
+}
+
 # gg_mpirun RANKS THREADS PROGRAM ARGUMENT...: mpirun with explicit binding; one core a thread where there are enough,
 # else oversubscribed. As root, Open MPI wants to be told twice.
 gg_mpirun() {

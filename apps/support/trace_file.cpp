@@ -13,8 +13,6 @@ namespace {
 
 using Kind = TraceEvent::Kind;
 
-std::string in_quotes(std::string_view text) { return Json(std::string(text)).dump(); }
-
 std::string microseconds(std::int64_t ns) { return fmt::format("{}.{:03}", ns / 1000, ns % 1000); }
 
 std::string simple(std::string_view name, std::string_view category, std::string_view key,

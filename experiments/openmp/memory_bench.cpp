@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -160,7 +161,7 @@ Deal deal(const Options& o) {
   return result;
 }
 
-Json quartile_json(const std::vector<double>& values) {
+nlohmann::ordered_json quartile_json(const std::vector<double>& values) {
   const Quartiles q = quartiles(values);
   return {{"median", q.median}, {"q1", q.q1}, {"q3", q.q3}};
 }
@@ -170,7 +171,7 @@ int measure(Job& job, const Options& o) {
   // Not place(): who binds what is part of the question, and OMP_PROC_BIND's to say.
   const Placement placement = place(Bind::respect, static_cast<int>(o.threads));
   out.say("{}", describe({{placement.cpus, placement.threads, placement.quota, ""}}));
-  Json record = {
+  nlohmann::ordered_json record = {
       {"event", "final"}, {"program", "memory_bench"}, {"commit", commit()},     {"threads", o.threads},
       {"case", o.what},   {"items", o.items},          {"schedule", o.schedule}, {"chunk", o.chunk},
       {"work", o.work}};
@@ -204,7 +205,7 @@ int measure(Job& job, const Options& o) {
   }
   record["seconds"] = quartile_json(seconds);
   out.say("{}: median {:.3g} ms", o.what, 1e3 * quartiles(seconds).median);
-  out.final_record(record);
+  out.final_record(record.dump());
   return 0;
 }
 

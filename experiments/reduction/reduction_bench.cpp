@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "apps/support/build_info.h"
 #include "apps/support/cli.h"
@@ -82,10 +83,11 @@ void fill(std::span<float> block, const Piece& piece) {
   for (std::size_t i = period; i < block.size(); ++i) block[i] = block[i - period];
 }
 
-Json record_of(const Options& o, int ranks) {
-  Json record = {{"event", "final"},          {"program", "reduction_bench"}, {"commit", commit()},
-                 {"mesh", {{"data", ranks}}}, {"grains", o.grains},           {"reduce", o.reduce},
-                 {"parameters", o.count}};
+nlohmann::ordered_json record_of(const Options& o, int ranks) {
+  nlohmann::ordered_json record = {{"event", "final"},     {"program", "reduction_bench"},
+                                   {"commit", commit()},   {"mesh", {{"data", ranks}}},
+                                   {"grains", o.grains},   {"reduce", o.reduce},
+                                   {"parameters", o.count}};
   const parallel::ReductionSpec spec = o.spec();
   const parallel::Traffic traffic = parallel::expected_traffic(spec, ranks, 0);
   record["communication"] = {{"calls", traffic.calls - (ranks > 1 ? 1 : 0)}, {"bytes", traffic.sent}};
@@ -149,13 +151,13 @@ int measure(Job& job, const Options& o) {
     return std::vector<double>(all.begin() + 2, all.end());
   };
   const Quartiles seconds = quartiles(later(transfer)), waits = quartiles(later(wait));
-  Json record = record_of(o, world.size());
+  nlohmann::ordered_json record = record_of(o, world.size());
   record["repeats"] = repeats;
   record["seconds"] = {{"median", seconds.median}, {"q1", seconds.q1}, {"q3", seconds.q3}};
   record["wait"] = {{"median", waits.median}};
   record["hash"] = hash;
   out.say("{} elements, {}: {:.3g} s", o.count, o.reduce, seconds.median);
-  out.final_record(record);
+  out.final_record(record.dump());
   return 0;
 }
 
@@ -172,9 +174,9 @@ int main(int argc, char** argv) {
     if (cli.parse(argc, argv, job.speaks()) == Cli::Next::leave) return 0;
     if (!options.dry_run) return measure(job, options);
     const Output out(options.json, job.speaks());
-    const Json record = record_of(options, static_cast<int>(options.world));
+    const nlohmann::ordered_json record = record_of(options, static_cast<int>(options.world));
     out.say("{}", record.dump());
-    out.final_record(record);
+    out.final_record(record.dump());
     return 0;
   });
 }

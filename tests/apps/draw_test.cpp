@@ -2,17 +2,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <regex>
 #include <set>
 #include <string>
 
 #include "nn/gpt.h"
+#include "tests/apps/matches.h"
 #include "value/draw.h"
 #include "value/gradient.h"
 
 namespace graingrad::nn {
 namespace {
 
+using apps::test::Match;
+using apps::test::matches;
 using testing::HasSubstr;
 
 std::string draw_gpt(int fold) {
@@ -30,10 +32,9 @@ std::string draw_gpt(int fold) {
 
 // Names of the boxes that have several nodes, or one of a scope.
 std::set<std::string> boxes(const std::string& dot) {
-  static const std::regex form("\\[label=\"([^|\"]+)\\|[0-9]+ nodes?[|\"]");
   std::set<std::string> names;
-  for (std::sregex_iterator it(dot.begin(), dot.end(), form), end; it != end; ++it)
-    EXPECT_TRUE(names.insert((*it)[1]).second) << (*it)[1];
+  for (const Match& box : matches(dot, "\\[label=\"([^|\"]+)\\|[0-9]+ nodes?[|\"]"))
+    EXPECT_TRUE(names.insert(box[1]).second) << box[1];
   return names;
 }
 
@@ -60,14 +61,13 @@ TEST(FoldedDraw, IsAGraph) {
   for (const int fold : {0, 1, 2, 3}) {
     const std::string dot = draw_gpt(fold);
     std::set<std::string> nodes;
-    const std::regex node("(n[0-9]+) \\[label"), arrow("(n[0-9]+) -> (n[0-9]+)");
-    for (std::sregex_iterator it(dot.begin(), dot.end(), node), end; it != end; ++it) nodes.insert((*it)[1]);
-    int arrows = 0;
-    for (std::sregex_iterator it(dot.begin(), dot.end(), arrow), end; it != end; ++it, ++arrows) {
-      EXPECT_TRUE(nodes.contains((*it)[1])) << (*it)[1];
-      EXPECT_TRUE(nodes.contains((*it)[2])) << (*it)[2];
+    for (const Match& node : matches(dot, "(n[0-9]+) \\[label")) nodes.insert(node[1]);
+    const std::vector<Match> arrows = matches(dot, "(n[0-9]+) -> (n[0-9]+)");
+    for (const Match& arrow : arrows) {
+      EXPECT_TRUE(nodes.contains(arrow[1])) << arrow[1];
+      EXPECT_TRUE(nodes.contains(arrow[2])) << arrow[2];
     }
-    EXPECT_GT(arrows, 3);
+    EXPECT_GT(arrows.size(), 3u);
   }
 }
 

@@ -4,13 +4,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <regex>
 #include <set>
 #include <string>
+
+#include "tests/apps/matches.h"
 
 namespace graingrad::apps {
 namespace {
 
+using test::Match;
+using test::matches;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -44,8 +47,7 @@ struct Boxes {
 };
 
 int count(const std::string& text, const std::string& pattern) {
-  const std::regex form(pattern);
-  return static_cast<int>(std::distance(std::sregex_iterator(text.begin(), text.end(), form), {}));
+  return static_cast<int>(matches(text, pattern).size());
 }
 
 constexpr const char* kOrange = "fillcolor=\"#ffd8a8\"";
@@ -111,13 +113,12 @@ TEST(GraphPicture, IsAGraph) {
     o.tensor = 2;
     const std::string picture = picture_of(o);
     std::set<std::string> nodes;
-    const std::regex node("\n *(n[0-9_]+) \\[label"), arrow("(n[0-9_]+) -> (n[0-9_]+)");
-    for (std::sregex_iterator it(picture.begin(), picture.end(), node), end; it != end; ++it)
-      EXPECT_TRUE(nodes.insert((*it)[1]).second) << (*it)[1];
-    int arrows = 0;
-    for (std::sregex_iterator it(picture.begin(), picture.end(), arrow), end; it != end; ++it, ++arrows)
-      EXPECT_TRUE(nodes.contains((*it)[1]) && nodes.contains((*it)[2])) << (*it)[0];
-    EXPECT_GT(arrows, 10);
+    for (const Match& node : matches(picture, "\n *(n[0-9_]+) \\[label"))
+      EXPECT_TRUE(nodes.insert(node[1]).second) << node[1];
+    const std::vector<Match> arrows = matches(picture, "(n[0-9_]+) -> (n[0-9_]+)");
+    for (const Match& arrow : arrows)
+      EXPECT_TRUE(nodes.contains(arrow[1]) && nodes.contains(arrow[2])) << arrow[0];
+    EXPECT_GT(arrows.size(), 10u);
   }
 }
 

@@ -3,15 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <regex>
-
 #include "apps/support/plan_table.h"
+#include "tests/apps/matches.h"
 #include "tests/apps/xml.h"
 #include "tests/nn/small_gpt.h"
 
 namespace graingrad::apps {
 namespace {
 
+using test::Match;
+using test::matches;
 using test::xml_fault;
 using testing::HasSubstr;
 
@@ -26,11 +27,11 @@ struct Rectangle {
   double x, y, width, height;
 };
 std::vector<Rectangle> rectangles(const std::string& svg) {
-  static const std::regex form(
-      "<rect class=\"buffer\" x=\"([0-9.]+)\" y=\"([0-9.]+)\" width=\"([0-9.]+)\" height=\"([0-9.]+)\"");
+  const std::string form =
+      "<rect class=\"buffer\" x=\"([0-9.]+)\" y=\"([0-9.]+)\" width=\"([0-9.]+)\" height=\"([0-9.]+)\"";
   std::vector<Rectangle> found;
-  for (std::sregex_iterator it(svg.begin(), svg.end(), form), end; it != end; ++it)
-    found.push_back({std::stod((*it)[1]), std::stod((*it)[2]), std::stod((*it)[3]), std::stod((*it)[4])});
+  for (const Match& m : matches(svg, form))
+    found.push_back({std::stod(m[1]), std::stod(m[2]), std::stod(m[3]), std::stod(m[4])});
   return found;
 }
 
@@ -107,10 +108,9 @@ TEST(PlanTable, ListsWhatIsAliveAtThePeak) {
   // Nothing is lost in folding: the lines' bytes are what is alive.
   std::int64_t sum = 0;
   for (std::size_t i = 2; i < lines.size(); ++i) {
-    std::smatch found;
-    ASSERT_TRUE(std::regex_search(lines[i], found, std::regex(" ([0-9]+) +[0-9.]+  -?[0-9]+\\.\\.[0-9]+$")))
-        << lines[i];
-    sum += std::stoll(found[1]);
+    const std::vector<Match> found = matches(lines[i], " ([0-9]+) +[0-9.]+  -?[0-9]+\\.\\.[0-9]+$");
+    ASSERT_EQ(found.size(), 1u) << lines[i];
+    sum += std::stoll(found[0][1]);
   }
   EXPECT_EQ(sum, alive);
   EXPECT_TRUE(describe_buffers(Program()).empty());

@@ -4,16 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
-
-#include "value/cpu/packet.h"
 
 namespace graingrad::cpu {
 namespace {
@@ -157,7 +155,7 @@ template <class T>
 void expect_same(const std::vector<T>& a, const std::vector<T>& b, const std::string& what) {
   ASSERT_EQ(a.size(), b.size());
   for (std::size_t i = 0; i < a.size(); ++i)
-    ASSERT_EQ(std::bit_cast<BitsOf<T>>(a[i]), std::bit_cast<BitsOf<T>>(b[i])) << what << " element " << i;
+    ASSERT_EQ(std::memcmp(&a[i], &b[i], sizeof(T)), 0) << what << " element " << i;
 }
 
 template <class T>

@@ -29,9 +29,12 @@ struct MatrixView {
 
 /// Rows and columns of a register block: two packets of columns, and as many rows as keep their sums, two
 /// packets of B and one of A in the registers: 6 of 16, 8 of AVX-512's 32 (whose B panels and A panels then
-/// take a line an element of k).
+/// take a line an element of k). 2 where a fused multiply-add takes dozens of instructions, which have use
+/// for the registers themselves and make code of more rows slow to compile.
 template <class T>
-inline constexpr std::int64_t kBlockRows = Packet<T>::kWidth * sizeof(T) == 64 ? 8 : 6;
+inline constexpr std::int64_t kBlockRows = !kFusesMultiplyAdd                    ? 2
+                                           : Packet<T>::kWidth * sizeof(T) == 64 ? 8
+                                                                                 : 6;
 template <class T>
 inline constexpr std::int64_t kBlockCols = 2 * Packet<T>::kWidth;
 
@@ -120,7 +123,9 @@ template <class T>
 void register_sums(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row,
                    const T* start, std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
   const auto run = [&](auto height) {
-    register_block<T, decltype(height)::value>(k, a, b, b_row, start, start_row, others, count, to);
+    constexpr int kHeight = decltype(height)::value;
+    if constexpr (kHeight <= kBlockRows<T>)
+      register_block<T, kHeight>(k, a, b, b_row, start, start_row, others, count, to);
   };
   switch (rows) {
     case 1:

@@ -2,9 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <regex>
 #include <string>
 
+#include "tests/apps/matches.h"
 #include "tests/apps/programs/launch.h"
 
 namespace graingrad::apps::test {
@@ -27,13 +27,13 @@ Fullest dry_run(const std::string& program, const std::string& arguments, int wo
   const Outcome outcome =
       run({.program = program, .arguments = arguments + " --dry-run --world " + std::to_string(world)});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
-  std::smatch rank, peak;
-  if (!std::regex_search(outcome.out, rank, std::regex("\nfullest rank: ([0-9]+)")) ||
-      !std::regex_search(outcome.out, peak, std::regex("\n +peak +([0-9]+) "))) {
+  const std::vector<Match> rank = matches(outcome.out, "\nfullest rank: ([0-9]+)"),
+                           peak = matches(outcome.out, "\n +peak +([0-9]+) ");
+  if (rank.empty() || peak.empty()) {
     ADD_FAILURE() << outcome.out;
     return {};
   }
-  return {std::stoi(rank[1]), std::stoll(peak[1])};
+  return {std::stoi(rank[0][1]), std::stoll(peak[0][1])};
 }
 
 // Grains that every number of ranks here divides, so that rank 0, whose bytes the record has, is a fullest

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <regex>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "tests/apps/matches.h"
 #include "tests/apps/programs/launch.h"
 #include "tests/apps/xml.h"
 
@@ -77,12 +77,12 @@ TraceFile trace_of(const std::string& arguments, int ranks) {
 
 std::int64_t instructions() {
   const Outcome plan = run({.program = "gpt_attention", .arguments = kModel + "--dry-run --plan"});
-  std::smatch found;
-  if (!std::regex_search(plan.out, found, std::regex("during instruction [0-9]+ of ([0-9]+)"))) {
+  const std::vector<Match> found = matches(plan.out, "during instruction [0-9]+ of ([0-9]+)");
+  if (found.empty()) {
     ADD_FAILURE() << plan.out;
     return -1;
   }
-  return std::stoll(found[1]);
+  return std::stoll(found[0][1]);
 }
 
 TEST(Trace, HasEveryLaneAndEveryInstruction) {
@@ -230,12 +230,10 @@ TEST(Profile, SharesAddUpToTheStep) {
     // The two tables: every row's share.
     const std::string tables = outcome.out.substr(std::min(outcome.out.find("\n  op "), outcome.out.size()));
     double sum = 0;
-    int rows = 0;
-    const std::regex row("\n  [^%\n]* ([0-9.]+)% +([0-9.e+]+)? +[0-9.]+ ");
-    for (std::sregex_iterator it(tables.begin(), tables.end(), row), end; it != end; ++it, ++rows)
-      sum += std::stod((*it)[1]);
-    EXPECT_GT(rows, 20) << tables;
-    EXPECT_NEAR(sum, 200, 0.005 * rows) << tables;
+    const std::vector<Match> rows = matches(tables, "\n  [^%\n]* ([0-9.]+)% +([0-9.e+]+)? +[0-9.]+ ");
+    for (const Match& row : rows) sum += std::stod(row[1]);
+    EXPECT_GT(rows.size(), 20u) << tables;
+    EXPECT_NEAR(sum, 200, 0.005 * static_cast<double>(rows.size())) << tables;
   }
 }
 
