@@ -7,15 +7,19 @@
 
 namespace graingrad {
 
-std::int64_t place(std::span<PlannedBuffer> buffers) {
+namespace {
+
+// The instructions that compute scalars have 32 bits for an element of the slot.
+constexpr std::int64_t kReach = (std::int64_t{1} << 32) * 4;
+
+std::int64_t place_in_order(std::span<PlannedBuffer> buffers, bool scalars_first) {
   std::vector<std::size_t> order(buffers.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  // Scalars first: the instructions that compute them have 32 bits for an element of the slot.
   const auto is_small = [&](std::size_t i) {
     return buffers[i].bytes <= static_cast<std::int64_t>(kAlignment);
   };
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return is_small(a) != is_small(b) ? is_small(a) : buffers[a].bytes > buffers[b].bytes;
+    return scalars_first && is_small(a) != is_small(b) ? is_small(a) : buffers[a].bytes > buffers[b].bytes;
   });
   const auto end_of = [](const PlannedBuffer& b) {
     return b.offset + static_cast<std::int64_t>(aligned(static_cast<std::size_t>(b.bytes)));
@@ -40,6 +44,13 @@ std::int64_t place(std::span<PlannedBuffer> buffers) {
     by_offset.insert(at, i);
   }
   return total;
+}
+
+}  // namespace
+
+std::int64_t place(std::span<PlannedBuffer> buffers) {
+  const std::int64_t total = place_in_order(buffers, false);
+  return total <= kReach ? total : place_in_order(buffers, true);
 }
 
 }  // namespace graingrad

@@ -231,7 +231,7 @@ TEST(Plan, PlacesLargestFirstAtTheLowestFreeOffset) {
   };
   set(0, 100, 0, 1);
   set(1, 1000, 1, 2);
-  set(2, 65, 2, 3);
+  set(2, 64, 2, 3);
   set(3, 128, 3, 4);
   EXPECT_EQ(place(buffers), 1024 + 128);
   EXPECT_EQ(buffers[1].offset, 0);
