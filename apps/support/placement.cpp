@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -14,7 +13,6 @@
 
 #include "apps/support/machine.h"
 #include "apps/support/text.h"
-#include "value/cpu/executor.h"
 #include "value/error.h"
 #include "value/grains.h"
 
@@ -66,7 +64,6 @@ CpuSet launcher_cpus() {
   return {};
 }
 
-// Of the calling thread.
 bool set_cpus(const CpuSet& cpus) {
   cpu_set_t* set = CPU_ALLOC(kMaxCpus);
   const std::size_t size = CPU_ALLOC_SIZE(kMaxCpus);
@@ -157,18 +154,6 @@ CpuSet choose_cpus(Bind bind, const CpuSet& own, const CpuSet& launcher, const L
   return {first, last};
 }
 
-CpuSet cpus_of_threads(const CpuSet& cpus, int threads, const CpuSet& launcher, const LocalRank& local,
-                       const parallel::EnvironmentLookup& lookup) {
-  const auto size = static_cast<std::int64_t>(cpus.size());
-  if (threads < 2 || size < threads) return {};
-  if (local.size > 1 && size * local.size > static_cast<std::int64_t>(launcher.size())) return {};
-  for (const char* variable : {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"})
-    if (lookup(variable) != nullptr) return {};
-  CpuSet chosen;
-  for (int i = 0; i < threads; ++i) chosen.push_back(cpus[static_cast<std::size_t>(cut(size, threads, i))]);
-  return chosen;
-}
-
 int default_threads(int cpus, std::optional<double> quota, int local_size) {
   int threads = std::max(cpus, 1);
   if (quota)
@@ -179,13 +164,10 @@ int default_threads(int cpus, std::optional<double> quota, int local_size) {
 Placement place(Bind bind, int threads) {
   if (threads < 0)
     throw UsageError(fmt::format("--threads {}; give at least 1, or 0 for as many as fit", threads));
-  const parallel::EnvironmentLookup environment = [](const char* name) -> const char* {
-    return std::getenv(name);
-  };
-  const LocalRank local = local_rank(environment);
+  const LocalRank local = local_rank([](const char* name) -> const char* { return std::getenv(name); });
   Placement placement;
   placement.cpus = own_cpus();
-  const CpuSet launcher = launcher_cpus(), chosen = choose_cpus(bind, placement.cpus, launcher, local);
+  const CpuSet chosen = choose_cpus(bind, placement.cpus, launcher_cpus(), local);
   if (chosen != placement.cpus && set_cpus(chosen)) {
     placement.cpus = own_cpus();  // what the kernel made of it
     placement.widened = true;
@@ -194,15 +176,6 @@ Placement place(Bind bind, int threads) {
   placement.threads =
       threads > 0 ? threads
                   : default_threads(static_cast<int>(placement.cpus.size()), placement.quota, local.size);
-  if (bind != Bind::automatic) return placement;
-  const CpuSet each = cpus_of_threads(placement.cpus, placement.threads, launcher, local, environment);
-  if (each.empty()) return placement;
-  // OpenMP keeps its threads: those that are bound here run every region of this size.
-  std::atomic<int> refused = 0;
-  cpu::run_workers(placement.threads, [&](int thread) {
-    if (!set_cpus({each[static_cast<std::size_t>(thread)]})) ++refused;
-  });
-  placement.pinned = refused == 0;
   return placement;
 }
 
@@ -239,16 +212,12 @@ std::string describe(const std::vector<RankPlacement>& ranks) {
   const std::optional<double> quota = ranks.front().quota;
   return fmt::format("placement: {} rank{} x {} thread{}, masks {}, quota {}, {}oversubscribed", ranks.size(),
                      ranks.size() == 1 ? "" : "s", count, count == "1" ? "" : "s", join(masks, " | "),
-                     quota ? fmt::format("{:g} CPUs", *quota) : "none", oversubscribed(ranks) ? "" : "not ") +
-         (std::all_of(ranks.begin(), ranks.end(), [](const RankPlacement& rank) { return rank.pinned; })
-              ? ", a CPU each"
-              : "");
+                     quota ? fmt::format("{:g} CPUs", *quota) : "none", oversubscribed(ranks) ? "" : "not ");
 }
 
 std::vector<RankPlacement> gather_placements(parallel::Communicator& communicator, const Placement& mine) {
-  const std::string text =
-      fmt::format("{}\n{}\n{}\n{}\n{}", mine.threads, mine.quota.value_or(0.0),
-                  mine.cpus.empty() ? "" : format_cpus(mine.cpus), host_name(), mine.pinned ? 1 : 0);
+  const std::string text = fmt::format("{}\n{}\n{}\n{}", mine.threads, mine.quota.value_or(0.0),
+                                       mine.cpus.empty() ? "" : format_cpus(mine.cpus), host_name());
   std::vector<RankPlacement> ranks;
   for (const std::string& line : parallel::gather_texts(communicator, text, "placement")) {
     RankPlacement rank;
@@ -263,7 +232,6 @@ std::vector<RankPlacement> gather_placements(parallel::Communicator& communicato
     if (const double quota = std::strtod(next().c_str(), nullptr); quota > 0) rank.quota = quota;
     rank.cpus = parse_cpus(next());
     rank.host = next();
-    rank.pinned = next() == "1";
     ranks.push_back(std::move(rank));
   }
   return ranks;

@@ -21,8 +21,8 @@ std::string format_cpus(const CpuSet& cpus);
 
 /// What is done with the binding that the launcher chose.
 enum class Bind {
-  automatic,  ///< widen to this rank's share of the node where Open MPI bound by its default, and give each
-              ///< of several threads a CPU of its own where no other rank shares them
+  automatic,  ///< widen to this rank's share of the node where Open MPI bound by its default; otherwise
+              ///< respect
   respect,    ///< leave the mask as it is
   none,       ///< every CPU that the launcher itself may use
 };
@@ -41,12 +41,6 @@ LocalRank local_rank(const parallel::EnvironmentLookup& lookup);
 /// The CPUs a rank should have: `own` is its mask now, `launcher` the launcher's. A pure function.
 CpuSet choose_cpus(Bind bind, const CpuSet& own, const CpuSet& launcher, const LocalRank& local);
 
-/// The CPU of each of `threads` threads: spread over `cpus`; empty where they are fewer, where there is one
-/// thread, where the launcher's other ranks on this node have some of them too, or where the environment says
-/// how OpenMP's threads are bound (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY). A pure function.
-CpuSet cpus_of_threads(const CpuSet& cpus, int threads, const CpuSet& launcher, const LocalRank& local,
-                       const parallel::EnvironmentLookup& lookup);
-
 /// Threads for a rank with this many CPUs on a node whose quota is shared by `local_size` ranks: at least 1.
 int default_threads(int cpus, std::optional<double> quota, int local_size);
 
@@ -56,13 +50,11 @@ struct Placement {
   int threads = 1;              ///< as asked for, or default_threads
   std::optional<double> quota;  ///< CPUs' worth of time for the whole node
   bool widened = false;         ///< true where place() changed the mask
-  bool pinned = false;          ///< each thread has one of them
 };
 
-/// Sets this process's mask as `bind` says, settles the number of threads (0: the default) and starts them.
-/// Call it before the first OpenMP region: threads inherit the mask, or get a CPU each. Two threads that are
-/// free to move meet on one CPU now and then, and at a barrier every few microseconds that costs a third of
-/// the speed. Throws UsageError where threads < 0. A mask that the kernel refuses stays.
+/// Sets this process's mask as `bind` says and settles the number of threads (0: the default). Call it before
+/// the first OpenMP region: threads inherit the mask. Throws UsageError where threads < 0. A mask that the
+/// kernel refuses stays.
 Placement place(Bind bind, int threads);
 
 /// One rank's Placement, as rank 0 learns it from the others.
@@ -71,15 +63,13 @@ struct RankPlacement {
   int threads = 1;
   std::optional<double> quota;
   std::string host;
-  bool pinned = false;
 };
 
 /// True where, on some host, a rank has more threads than CPUs, or the ranks together more threads than
 /// distinct CPUs or than the quota allows.
 bool oversubscribed(const std::vector<RankPlacement>& ranks);
 
-/// "placement: 2 ranks x 1 thread, masks 0 | 1, quota none, not oversubscribed"; behind it
-/// ", a CPU each" where that is so.
+/// "placement: 2 ranks x 1 thread, masks 0 | 1, quota none, not oversubscribed".
 std::string describe(const std::vector<RankPlacement>& ranks);
 
 /// Every rank's placement, in rank order, on rank 0; empty elsewhere. Collective.

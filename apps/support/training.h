@@ -213,7 +213,7 @@ void print_split(const Output& out, const PhaseSpreads& phases);
 int ranks_on_this_node();
 
 /// The rate of this rank's matrix products alone, GFLOP/s: every product of `program` replayed on the same
-/// shapes with the same team, median of `repeats`.
+/// shapes with the same team, median of `repeats` (fewer, but three, where they take longer than two seconds).
 double measure_gemm_gflops(const Program& program, const cpu::Team& team, int repeats);
 
 }  // namespace graingrad::apps

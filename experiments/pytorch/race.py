@@ -61,11 +61,6 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-# A core for each of OpenMP's threads, which gpt_attention sees to itself. Not for PyTorch: bound so, it made 63
-# tokens a second at 124M where it makes 107.
-BOUND = {"OMP_PROC_BIND": "true"}
-
-
 class Contender:
     """A process in a group of its own, stopped except in its turns."""
 
@@ -189,9 +184,9 @@ class Graingrad(Contender):
         return seconds, loss, sum(seconds) / (time.perf_counter() - start)
 
 
-def output_of(command, environment=None):
+def output_of(command):
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, env={**os.environ, **(environment or {})}).stdout
+                          text=True).stdout
 
 
 def number_before(text, word):
@@ -204,7 +199,7 @@ def floor_rates(threads):
     if not os.access(bench, os.X_OK):
         return 0.0, 0.0
     runs = json.loads(output_of([bench, f"--benchmark_filter=^(micro_kernel_l1|copy)/threads:{threads}/",
-                                 "--benchmark_min_time=0.3", "--benchmark_format=json"], BOUND))["benchmarks"]
+                                 "--benchmark_min_time=0.3", "--benchmark_format=json"]))["benchmarks"]
     rate = {run["name"].split("/")[0]: run for run in runs}
     return rate["micro_kernel_l1"]["GFLOP/s"], rate["copy"]["GB/s"]
 

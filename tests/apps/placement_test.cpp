@@ -1,13 +1,9 @@
 #include "apps/support/placement.h"
 
 #include <gtest/gtest.h>
-#include <sched.h>
 
-#include <array>
-#include <cstdlib>
 #include <map>
 
-#include "value/cpu/executor.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -77,40 +73,6 @@ TEST(Placement, LeavesWhatSomebodyChose) {
   EXPECT_EQ(choose_cpus(Bind::none, {1}, all, {1, 2, false}), all);
 }
 
-TEST(Placement, GivesThreadsACpuEach) {
-  const auto bare = environment({});
-  EXPECT_EQ(cpus_of_threads({0, 1}, 2, {}, {}, bare), (CpuSet{0, 1}));
-  EXPECT_EQ(cpus_of_threads({0, 1, 2, 3, 5, 6}, 3, {}, {}, bare), (CpuSet{0, 2, 5}));
-  EXPECT_EQ(cpus_of_threads({2, 3}, 2, {0, 1, 2, 3}, {1, 2, false}, bare), (CpuSet{2, 3}));
-  EXPECT_EQ(cpus_of_threads({0, 1}, 1, {}, {}, bare), CpuSet{});
-  EXPECT_EQ(cpus_of_threads({0, 1}, 3, {}, {}, bare), CpuSet{});
-  // Both ranks may use all four.
-  EXPECT_EQ(cpus_of_threads({0, 1, 2, 3}, 2, {0, 1, 2, 3}, {0, 2, false}, bare), CpuSet{});
-  for (const char* variable : {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"})
-    EXPECT_EQ(cpus_of_threads({0, 1}, 2, {}, {}, environment({{variable, "false"}})), CpuSet{}) << variable;
-}
-
-// In a process of its own: the test's threads stay free.
-TEST(Placement, BindsTheThreadsThatRunTiles) {
-  if (place(Bind::respect, 0).cpus.size() < 2) GTEST_SKIP() << "needs two CPUs";
-  const auto bound = [] {
-    for (const char* variable : {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"}) ::unsetenv(variable);
-    const Placement mine = place(Bind::automatic, 2);
-    std::array<int, 2> cpus{-1, -1}, counts{};
-    cpu::run_workers(2, [&](int thread) {
-      cpu_set_t set;
-      ::sched_getaffinity(0, sizeof set, &set);
-      counts[static_cast<std::size_t>(thread)] = CPU_COUNT(&set);
-      cpus[static_cast<std::size_t>(thread)] = ::sched_getcpu();
-    });
-    std::_Exit(mine.pinned && mine.cpus.size() >= 2 && counts[0] == 1 && counts[1] == 1 && cpus[0] != cpus[1]
-                   ? 0
-                   : 1);
-  };
-  GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_EXIT(bound(), testing::ExitedWithCode(0), "");
-}
-
 TEST(Placement, ThreadsFollowTheMaskAndTheQuota) {
   EXPECT_EQ(default_threads(8, std::nullopt, 1), 8);
   EXPECT_EQ(default_threads(8, 3.5, 1), 3);
@@ -136,8 +98,6 @@ TEST(Placement, SaysItInOneLine) {
             "placement: 1 rank x 8 threads, masks 0-3, quota 2.5 CPUs, oversubscribed");
   EXPECT_EQ(describe({{{0, 1}, 2, {}, "a"}, {{2}, 1, {}, "a"}}),
             "placement: 2 ranks x 1-2 threads, masks 0-1 | 2, quota none, not oversubscribed");
-  EXPECT_EQ(describe({{{0, 1}, 2, {}, "a", true}}),
-            "placement: 1 rank x 2 threads, masks 0-1, quota none, not oversubscribed, a CPU each");
 }
 
 TEST(Placement, PlacesThisProcess) {
