@@ -49,16 +49,30 @@ Rows rows_of(const Program& program) {
   return rows;
 }
 
+// Collectives of a step in each phase, and what rank `rank` sends in them.
+struct StepCollectives {
+  std::int64_t forward = 0, backward = 0, sent = 0;
+
+  StepCollectives(const GptSetup& setup, int rank) {
+    const std::int64_t runs = runs_of(setup.training, rank);
+    for (const parallel::PlannedCollective& c : parallel::collectives_of(setup.program)) {
+      (c.phase == graingrad::Phase::forward ? forward : backward) += runs;
+      sent += c.traffic.sent * runs;
+    }
+  }
+};
+
 // A line of the table of layouts.
 std::string line_of(const GptSetup& setup, int rank) {
-  std::int64_t calls[2] = {0, 0}, sent = 0;
-  for (const auto& [key, row] : rows_of(setup.program)) {
-    calls[std::get<1>(key) == "forward" ? 0 : 1] += row.count;
-    sent += row.traffic.sent;
-  }
-  const std::int64_t runs = runs_of(setup.training, rank);
-  return fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", setup.training.layout, calls[0] * runs,
-                     calls[1] * runs, sent * runs, setup.store.parameter_bytes());
+  const StepCollectives step(setup, rank);
+  return fmt::format("  {:<18} {:>10} {:>10} {:>16} {:>16}", setup.training.layout, step.forward,
+                     step.backward, step.sent, setup.store.parameter_bytes());
+}
+
+// A line of the table of classes.
+std::string line_of(const std::string& name, std::int64_t bytes, const GptSetup& setup, int rank) {
+  return fmt::format("  {:<18} {:>10} {:>16} {:>16} {:>16}", name, setup.gathered_rows.count, bytes,
+                     plan_bytes(setup.training, rank).activations, StepCollectives(setup, rank).sent);
 }
 
 }  // namespace
@@ -117,17 +131,15 @@ std::vector<std::string> compare_gathered(const GptOptions& options, const GptSe
   lines.push_back(fmt::format("  {:<18} {:>10} {:>16} {:>16} {:>16}", "gathered rows", "values",
                               "bytes of them", "activations", "bytes sent"));
   for (const std::string name : {"keep", "regather"}) {
+    const std::int64_t bytes = name == "keep" ? rows.whole : rows.own;
+    if (name == options.gathered) {
+      lines.push_back(line_of(name + " (taken)", bytes, setup, rank));
+      continue;
+    }
     GptOptions other = options;
     other.gathered = name;
-    const bool same = name == options.gathered;
     const GptSetup made(other, setup.training.mesh, rank, setup.training.team.threads);
-    std::int64_t sent = 0;
-    for (const parallel::PlannedCollective& c : parallel::collectives_of(made.program))
-      sent += c.traffic.sent;
-    lines.push_back(fmt::format("  {:<18} {:>10} {:>16} {:>16} {:>16}", name + (same ? " (taken)" : ""),
-                                rows.count, name == "keep" ? rows.whole : rows.own,
-                                plan_bytes(made.training, rank).activations,
-                                sent * runs_of(made.training, rank)));
+    lines.push_back(line_of(name, bytes, made, rank));
   }
   return lines;
 }

@@ -15,6 +15,11 @@ Json to_json(const PlanBytes& plan) {
           {"activations", plan.activations}, {"communication", plan.communication}, {"peak", plan.peak}};
 }
 
+template <class Record>
+Json mesh_of(const Record& record) {
+  return {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}};
+}
+
 }  // namespace
 
 std::string in_quotes(std::string_view text) { return Json(std::string(text)).dump(); }
@@ -33,25 +38,23 @@ std::string line_of(const StepRecord& record) {
 }
 
 std::string line_of(const PlanRecord& record) {
-  const Json json = {
-      {"event", "plan"},
-      {"program", record.program},
-      {"commit", commit()},
-      {"mesh",
-       {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}}},
-      {"threads", record.threads},
-      {"micro_batch", record.micro_batch},
-      {"global_batch", record.global_batch},
-      {"grains", record.grains},
-      {"tensor_grains", record.tensor_grains},
-      {"layout", record.layout},
-      {"zero", record.zero},
-      {"attention", record.attention},
-      {"nodes", record.nodes},
-      {"parameters", record.parameters},
-      {"flops_per_step", record.flops_per_step},
-      {"fullest_rank", record.fullest_rank},
-      {"plan_bytes", to_json(record.plan_bytes)}};
+  const Json json = {{"event", "plan"},
+                     {"program", record.program},
+                     {"commit", commit()},
+                     {"mesh", mesh_of(record)},
+                     {"threads", record.threads},
+                     {"micro_batch", record.micro_batch},
+                     {"global_batch", record.global_batch},
+                     {"grains", record.grains},
+                     {"tensor_grains", record.tensor_grains},
+                     {"layout", record.layout},
+                     {"zero", record.zero},
+                     {"attention", record.attention},
+                     {"nodes", record.nodes},
+                     {"parameters", record.parameters},
+                     {"flops_per_step", record.flops_per_step},
+                     {"fullest_rank", record.fullest_rank},
+                     {"plan_bytes", to_json(record.plan_bytes)}};
   return json.dump();
 }
 
@@ -72,8 +75,7 @@ std::string line_of(const FinalRecord& record) {
       {"event", "final"},
       {"program", record.program},
       {"commit", commit()},
-      {"mesh",
-       {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}}},
+      {"mesh", mesh_of(record)},
       {"threads", record.threads},
       {"micro_batch", record.micro_batch},
       {"global_batch", record.global_batch},
