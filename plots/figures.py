@@ -14,6 +14,7 @@ import scaling_figures
 import split_figures
 import sum_figures
 import table
+import tensor_figures
 import thread_figures
 
 # Name of the figure, and what draws it from which experiment.
@@ -28,6 +29,7 @@ FIGURES = {
     "openmp_memory": (thread_figures.openmp_memory, "openmp"),
     "hybrid": (thread_figures.hybrid, "hybrid"),
     "memory": (memory_figures.memory, "memory"),
+    "tensor": (tensor_figures.tensor, "tensor"),
     "extrapolation": (prediction_figures.extrapolation, "extrapolation"),
     "networks": (prediction_figures.networks, "extrapolation"),
     "correctness": (result_figures.correctness, "correctness"),

@@ -142,6 +142,8 @@ class FiguresTest(unittest.TestCase):
         self.refused("openmp", "no rows of case training")
         self.without("memory", lambda line: ",plan,same_micro,32,8,512," in line)
         self.refused("memory", "no plan row of 32L/8H/512, same_micro")
+        self.without("tensor", lambda line: ",4x64,1,1," in line)
+        self.refused("tensor", "no rows of 4x64 with 1 grain")
         self.without("correctness", lambda line: ",vector," in line, "losses.csv")
         self.refused("correctness", "no rows of engine vector")
         self.without("extrapolation", lambda line: ",no,network," in line, "predictions.csv")

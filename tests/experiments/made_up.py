@@ -107,6 +107,13 @@ def memory(experiment):
                           rss_bytes=10**9 // ranks + 3 * 10**7, **{"plan_bytes.peak": 10**9 // ranks})
 
 
+def tensor(experiment):
+    for repeat in (1, 2, 3):
+        for shape in ("4x64", "1x1024"):
+            for grains, ranks, layout in ((1, 1, ""), (8, 1, ""), (8, 2, "megatron"), (8, 2, "megatron --sequence-parallel")):
+                yield row(experiment, repeat, ranks, 2 // ranks, shape=shape, tensor_grains=grains, tensor=ranks, layout=layout)
+
+
 def predictions():
     for kind in ("held_out", "weak_scaling", "strong_scaling", "network"):
         for network in ("10 GbE", "100 Gb InfiniBand") if kind == "network" else ("",):
@@ -128,7 +135,7 @@ def losses():
 
 
 SWEEPS = {"weak_scaling": scaling, "strong_scaling": scaling, "time_split": time_split, "reduction": reduction, "openmp": openmp,
-          "hybrid": hybrid, "correctness": correctness, "memory": memory}
+          "hybrid": hybrid, "correctness": correctness, "memory": memory, "tensor": tensor}
 
 
 def write(path, rows):
