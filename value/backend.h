@@ -36,6 +36,8 @@ struct Call {
   const Attributes* attributes = nullptr;
   /// Kernel::shared_bytes of memory for the call, 64-byte aligned; null while only sizes are asked for.
   void* shared = nullptr;
+  /// The gradient slice that the call adds to counts as +0, whatever lies there; only where Kernel::begins.
+  bool fresh = false;
 
   template <class T>
   const T* in(std::size_t i) const {
@@ -68,6 +70,9 @@ struct Kernel {
   /// Of a collective: true where some of its messages move before it is waited for, so that it is worth
   /// starting early. The same on every rank. Null: true.
   bool (*moves_early)(const Call& call) = nullptr;
+  /// Of an op that adds to a gradient slice: it heeds Call::fresh, and then writes the slice without reading
+  /// it.
+  bool begins = false;
   /// Tiles of a stage; null: one.
   std::int64_t (*tiles)(const Call& call, int stage) = nullptr;
   /// Stages of a call; null: one.

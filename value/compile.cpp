@@ -1,6 +1,7 @@
 #include "value/compile.h"
 
 #include <algorithm>
+#include <set>
 
 #include "value/arrange.h"
 #include "value/fuse.h"
@@ -74,6 +75,8 @@ class Emitter {
     if (call.op->cost != nullptr)
       call.cost = call.op->cost({specs.first(call.inputs), graph_.attributes(id)});
     ask_kernel(call, specs);
+    if (call.op->effect == Effect::accumulate)
+      call.begins = touched_.insert(a_.at({id, 0}).offset).second && call.kernel->begins;
     program_.instructions.push_back(call);
   }
 
@@ -136,6 +139,7 @@ class Emitter {
     const std::uint32_t b = inputs.size() > 1 ? element(a_.at(inputs[1]), dtype) : a;
     if (op.effect == Effect::accumulate) {
       const Location& sink = a_.at({id, 0});
+      touched_.insert(sink.offset);
       const bool fresh = !is_loaded(sink);
       const std::uint32_t index = element(sink, dtype);
       if (fresh) stores_.push_back({sink.space, sink.offset, index, 1});
@@ -196,6 +200,7 @@ class Emitter {
   std::vector<ScalarCopy> loads_, stores_;
   std::vector<std::uint32_t> loaded_;  // by dense slot: the last block that loaded it
   std::uint32_t block_ = 0;
+  std::set<std::int64_t> touched_;  // offsets of gradient slices that were added to
 };
 
 }  // namespace
@@ -221,6 +226,24 @@ Program compile(const Graph& graph, std::span<const Value> outputs, const Parame
   CompileOptions rest = options;
   rest.backward_from = now.backward_from;
   return Emitter(source(), arrange(source(), now.outputs, store, rest), backend).run(now.outputs);
+}
+
+std::vector<Piece> Program::begun_bytes() const {
+  std::vector<Piece> pieces;
+  for (const Instruction& instruction : instructions) {
+    if (!instruction.begins) continue;
+    const std::size_t sink = instruction.first_operand + instruction.inputs;
+    pieces.push_back({operands[sink].offset, operands[sink].offset + specs[sink].bytes()});
+  }
+  std::ranges::sort(pieces, {}, &Piece::first);
+  std::vector<Piece> joined;
+  for (const Piece& piece : pieces) {
+    if (!joined.empty() && joined.back().last == piece.first)
+      joined.back().last = piece.last;
+    else
+      joined.push_back(piece);
+  }
+  return joined;
 }
 
 Cost Program::cost() const {

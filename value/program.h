@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "value/backend.h"
+#include "value/grains.h"
 #include "value/graph.h"
 #include "value/scalar_instruction.h"
 
@@ -58,6 +59,8 @@ struct Instruction {
   std::uint32_t outputs = 0;  ///< and the outputs behind them
   std::uint32_t scope = 0;    ///< into Program::scopes
   std::uint32_t stages = 1;   ///< of the kernel's call; all threads meet behind each
+  /// Adds to a gradient slice that no instruction before it touches, and can begin it (Kernel::begins).
+  bool begins = false;
   Cost cost;
   // A scalar block:
   DType dtype = DType::f64;
@@ -97,6 +100,9 @@ struct Program {
 
   /// Work of one replay.
   Cost cost() const;
+  /// Bytes of a gradient block that a run into a fresh block (Workspace::run) writes before it reads them:
+  /// ascending, not touching.
+  std::vector<Piece> begun_bytes() const;
 };
 
 }  // namespace graingrad

@@ -134,6 +134,16 @@ Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& u
   for (const Action& action : plan_.joint)
     if (action.kind == Action::Kind::gather && !hooks_.gather)
       throw UsageError("Step: the plan gathers parameters; give the hook that does");
+  for (const Program* program : programs_) zeroed_.push_back(zeroed_bytes(*program));
+  for (std::vector<Action>& actions : plan_.workers) {
+    for (std::size_t i = 0; i + 1 < actions.size(); ++i) {
+      Action &zero = actions[i], &run = actions[i + 1];
+      if (zero.kind != Action::Kind::zero || run.kind != Action::Kind::run || zero.block != run.block)
+        continue;
+      zero.program = run.program;
+      zero.fresh = run.fresh = true;
+    }
+  }
   if (hooks_.overlap.buckets.empty()) return;
   if (workspaces_.size() != 1) throw UsageError("Step: an exchange overlaps with one worker only");
   // What follows the last run and adds blocks is done bucket by bucket instead.
@@ -150,6 +160,17 @@ Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& u
   if (actions.empty() || actions.back().kind != Action::Kind::run)
     throw UsageError("Step: an exchange overlaps with a run; this rank has none");
   last_run_ = &actions.back();
+}
+
+std::vector<Piece> Step::zeroed_bytes(const Program& program) const {
+  std::vector<Piece> rest;
+  std::int64_t from = 0;
+  for (const Piece& piece : program.begun_bytes()) {
+    if (from < piece.first) rest.push_back({from, piece.first});
+    from = piece.last;
+  }
+  if (from < store_.gradient_bytes()) rest.push_back({from, store_.gradient_bytes()});
+  return rest;
 }
 
 StepTimes Step::run() {
@@ -189,10 +210,15 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
   const std::int64_t begin = trace_ == nullptr ? 0 : now_ns();
   switch (action.kind) {
     case Action::Kind::zero: {
-      std::byte* block = store_.gradients(action.block);
-      for_parts(workspace.team(), store_.gradient_bytes(), [&](std::int64_t first, std::int64_t bytes) {
-        std::memset(block + first, 0, static_cast<std::size_t>(bytes));
-      });
+      const Piece whole{0, store_.gradient_bytes()};
+      for (const Piece& piece :
+           action.fresh ? std::span<const Piece>(zeroed_[static_cast<std::size_t>(action.program)])
+                        : std::span(&whole, 1)) {
+        std::byte* from = store_.gradients(action.block) + piece.first;
+        for_parts(workspace.team(), piece.last - piece.first, [&](std::int64_t first, std::int64_t bytes) {
+          std::memset(from + first, 0, static_cast<std::size_t>(bytes));
+        });
+      }
       record(TraceEvent::Kind::zero, action.block, begin);
       return laps.lap(times.backward);
     }
@@ -209,13 +235,13 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
         phase -= now - before;
         before = now;
       };
-      workspace.run(program, Phase::forward, action.block);
+      workspace.run(program, Phase::forward, action.block, nullptr, action.fresh);
       laps.lap(times.forward);
       set_apart(times.forward);
       if (&action == last_run_) {
         run_last_backward(action, workspace, times);
       } else {
-        workspace.run(program, Phase::backward, action.block);
+        workspace.run(program, Phase::backward, action.block, nullptr, action.fresh);
         laps.lap(times.backward);
       }
       return set_apart(times.backward);
@@ -252,7 +278,7 @@ void Step::run_last_backward(const Action& action, Workspace& workspace, StepTim
   LastBackward companion(hooks_.overlap, last_combines_, store_);
   hooks_.overlap.begin();
   workspace.run(*programs_[static_cast<std::size_t>(action.program)], Phase::backward, action.block,
-                &companion);
+                &companion, action.fresh);
   times.communicate += companion.seconds();
   times.backward -= companion.seconds();
   laps.lap(times.backward);

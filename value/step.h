@@ -15,7 +15,7 @@ namespace graingrad {
 /// One thing to do in a step. Which fields count depends on the kind.
 struct Action {
   enum class Kind : std::uint8_t {
-    zero,     ///< gradient block `block` = +0
+    zero,     ///< gradient block `block` = +0; what the run behind it writes first is left to it
     run,      ///< load micro_batch, then both phases of program `program`, sinks into `block`
     combine,  ///< gradient block `block` += gradient block `source`
     reduce,   ///< the sum over all ranks arrives in block 0
@@ -28,6 +28,7 @@ struct Action {
   std::int64_t micro_batch = 0;  ///< of the global batch
   int block = 0;
   int source = 0;
+  bool fresh = false;  ///< zero and run: a pair, next to each other; Step finds them
 };
 
 /// The actions of a step: each worker's own list, run at the same time, then what is done together.
@@ -96,6 +97,8 @@ class Step {
   void run_worker(int worker);
   void act(const Action& action, Workspace& workspace, StepTimes& times);
   void run_last_backward(const Action& action, Workspace& workspace, StepTimes& times);
+  /// The bytes of a gradient block that a run of `program` into it finds at +0.
+  std::vector<Piece> zeroed_bytes(const Program& program) const;
   /// Until now, where `end` is 0.
   void record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin, std::int64_t end = 0);
 
@@ -106,6 +109,8 @@ class Step {
   ParameterStore& store_;
   StepHooks hooks_;
   std::vector<StepTimes> times_;
+  /// By program: what a zero leaves to do where a run of the program follows.
+  std::vector<std::vector<Piece>> zeroed_;
   /// With overlap: the only worker's last run, and the combines behind it, which go bucket by bucket.
   const Action* last_run_ = nullptr;
   std::vector<Action> last_combines_;

@@ -71,10 +71,12 @@ std::size_t Workspace::index_of(const Program& program) const {
   return static_cast<std::size_t>(it - programs_.begin());
 }
 
-void Workspace::run(const Program& program, Phase phase, int gradient_block, cpu::Companion* companion) {
+void Workspace::run(const Program& program, Phase phase, int gradient_block, cpu::Companion* companion,
+                    bool fresh) {
   std::uint8_t& measured = measured_[index_of(program)];
   const auto bit = static_cast<std::uint8_t>(1u << static_cast<unsigned>(phase));
   if (store_.gradient_blocks() > 0) bases_.space[at(Space::gradients)] = store_.gradients(gradient_block);
+  bases_.fresh = fresh;
   // Kernels only read this space.
   bases_.space[at(Space::constants)] = const_cast<std::byte*>(program.constants.data());
   cpu::execute(program, phase, bases_, team_, states_, (measured & bit) != 0 ? nullptr : &extents_, trace_,

@@ -33,9 +33,11 @@ class Workspace {
   Workspace(std::vector<const Program*> programs, ParameterStore& store, const cpu::Team& team,
             Collectives* collectives = nullptr);
 
-  /// Replays one phase; sinks write to the store's gradient block `gradient_block`. What `companion` does
-  /// goes on beside it.
-  void run(const Program& program, Phase phase, int gradient_block = 0, cpu::Companion* companion = nullptr);
+  /// Replays one phase; sinks add to the store's gradient block `gradient_block`. What `companion` does goes
+  /// on beside it. Where the block is `fresh`, Program::begun_bytes of it count as +0; the rest has been set
+  /// to that.
+  void run(const Program& program, Phase phase, int gradient_block = 0, cpu::Companion* companion = nullptr,
+           bool fresh = false);
 
   /// Every run from now on writes what its threads do to `trace`, which has a lane for each; null: none.
   void set_trace(Trace* trace) { trace_ = trace; }

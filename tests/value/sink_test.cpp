@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "tests/value/replay.h"
 #include "value/evaluate.h"
 #include "value/gradient.h"
@@ -160,6 +162,54 @@ TEST(Sinks, MicroBatchesAccumulateIntoTheBlockOfTheRun) {
   EXPECT_EQ(store.gradient_of<float>("loss")[0], loss_one[0] + loss_two[0]);
   for (std::size_t i = 0; i < one.size(); ++i)
     EXPECT_NEAR(store.gradient_of<float>("bias")[i], one[i] + two[i], 1e-6);
+}
+
+// What a product writes first counts as +0 in a fresh block: the bits are those of a block of zeros, whatever
+// lay there. The tied table's second contribution, the bias and the loss are added.
+TEST(Sinks, AFreshBlockGetsTheBitsOfAZeroedOne) {
+  for (const int threads : {1, 3}) {
+    for (const std::int64_t rows : {5, 300}) {
+      Graph graph;
+      const ParameterDescription table = parameter("wte", {70, 90}), bias = parameter("bias", {90}),
+                                 weight = parameter("weight", {90, 90}), unused = parameter("unused", {3});
+      ParameterStore store(DType::f32);
+      for (const auto* p : {&bias, &table, &unused, &weight}) store.add(*p);
+      store.add_sum("loss");
+      store.allocate(2);
+      for (const char* name : {"wte", "bias", "weight"}) fill(store.values_of<float>(name), 4);
+      const Value ids = graph.input("ids", {DType::i32, {rows}});
+      const Value wte = graph.parameter(table);
+      const Value x = linear(embedding(wte, ids), graph.parameter(weight)) + graph.parameter(bias);
+      const Value loss = cross_entropy(x, wte, ids, Reduction::sum);
+      const std::vector<Value> parameters{wte, graph.parameter(bias), graph.parameter(weight)};
+      accumulate_gradients(loss, graph.constant(1.0, DType::f32), parameters);
+      graph.accumulate("loss", loss);
+      const Program program = compile(graph, {}, &store, cpu_backend());
+      Workspace workspace({&program}, store, {threads, cpu::Schedule::fixed});
+      for (std::int64_t i = 0; i < rows; ++i)
+        workspace.input<std::int32_t>(program, "ids")[static_cast<std::size_t>(i)] =
+            static_cast<std::int32_t>(i * 11 % 70);
+      zero(store, 0);
+      workspace.run(program, Phase::forward, 0);
+
+      const Slice first = store.gradient("wte"), second = store.gradient("weight");
+      EXPECT_THAT(program.begun_bytes(),
+                  ElementsAre(Piece{first.offset, first.offset + first.spec.bytes()},
+                              Piece{second.offset, second.offset + second.spec.bytes()}));
+      zero(store, 1);
+      for (const char* name : {"wte", "weight"})
+        std::ranges::fill(store.gradient_of<float>(name, 1), std::numeric_limits<float>::quiet_NaN());
+      workspace.run(program, Phase::forward, 1, nullptr, true);
+      EXPECT_EQ(std::memcmp(store.gradients(0), store.gradients(1),
+                            static_cast<std::size_t>(store.gradient_bytes())),
+                0)
+          << rows << " rows, " << threads << " threads";
+      // The next run adds again.
+      workspace.run(program, Phase::forward, 1);
+      EXPECT_EQ(store.gradient_of<float>("loss", 1)[0], 2 * store.gradient_of<float>("loss")[0]);
+      EXPECT_NE(copy_of(store.gradient_of<float>("weight", 1)), copy_of(store.gradient_of<float>("weight")));
+    }
+  }
 }
 
 TEST(Sinks, AFrozenParameterHasNoSlice) {

@@ -31,7 +31,8 @@ Call resolve(const Program& program, const Instruction& instruction, const Bases
           {specs, instruction.inputs},
           {specs + instruction.inputs, instruction.outputs},
           &program.attributes[instruction.attributes],
-          bases.space[static_cast<std::size_t>(Space::scratch)]};
+          bases.space[static_cast<std::size_t>(Space::scratch)],
+          bases.fresh && instruction.begins};
 }
 
 template <class T>

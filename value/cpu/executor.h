@@ -34,6 +34,7 @@ struct Bases {
   std::array<std::byte*, kSpaces> space{};
   std::byte* thread_scratch = nullptr;
   std::int64_t thread_stride = 0;
+  bool fresh = false;  ///< the gradient block: see Workspace::run
 };
 
 /// What one thread keeps between runs; on cache lines of its own.

@@ -9,6 +9,7 @@ namespace {
 
 // Each describes a call of one op; pointers may be null where only sizes are asked for.
 struct Product {
+  static constexpr bool kBegins = false;
   template <class T>
   static Gemm<T> describe(const Call& call) {
     return product_of<T>(call);
@@ -16,15 +17,17 @@ struct Product {
 };
 
 struct ProductInto {
+  static constexpr bool kBegins = true;
   template <class T>
   static Gemm<T> describe(const Call& call) {
     Gemm<T> g = product_of<T>(call);
-    g.accumulate = true;
+    g.accumulate = !call.fresh;
     return g;
   }
 };
 
 struct Linear {
+  static constexpr bool kBegins = false;
   template <class T>
   static Gemm<T> describe(const Call& call) {
     const Shape &x = call.input_specs[0].shape, &w = call.input_specs[1].shape;
@@ -61,7 +64,9 @@ struct Kernels {
   static std::size_t thread_bytes(const Call& call) {
     return visit(call, [](const auto& g) { return gemm_thread_bytes(g); });
   }
-  static constexpr Kernel table() { return {.run = run, .tiles = tiles, .thread_bytes = thread_bytes}; }
+  static constexpr Kernel table() {
+    return {.run = run, .begins = D::kBegins, .tiles = tiles, .thread_bytes = thread_bytes};
+  }
 };
 
 }  // namespace
