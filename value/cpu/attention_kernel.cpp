@@ -19,31 +19,36 @@ struct Span {
   std::int64_t begin, end;
 };
 
-// c[i, n] = or += the sum over l in span(i) of a[i, l] b[l, n], in order, for rows whose spans' begins and
-// ends do not decrease: what six rows share goes through the register block, the rest row by row.
+// c[i, n] = or += the sum over l in span(i) of a[i, l] b[l, n], in order, where the spans' begins or their
+// ends rise by at most one from row to row. A register block takes rows whose spans are the same, or begin or
+// end one after the other: it meets their corner with the rows that reach it.
 template <class T, class F>
 void ragged_product(MatrixView<T> a, const T* b, std::int64_t panel, T* c, std::int64_t ldc, std::int64_t m,
                     std::int64_t n, bool accumulate, F span) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  for (std::int64_t first = 0; first < m; first += kBlockRows<T>) {
-    const std::int64_t rows = std::min(kBlockRows<T>, m - first);
-    const Span top = span(first), bottom = span(first + rows - 1);
-    const bool same_begin = top.begin == bottom.begin;
-    const Span common{bottom.begin, std::max(bottom.begin, top.end)};
-    for (std::int64_t j = 0; j < n; j += kCols) {
-      const auto piece = [&](std::int64_t row, std::int64_t count, std::int64_t begin, std::int64_t end,
-                             bool add) {
-        register_tile(count, std::min(kCols, n - j), end - begin, a.at(row, begin),
-                      b + j / kCols * panel + begin * kCols, kCols, c + row * ldc + j, ldc, add);
-      };
-      for (std::int64_t i = first; !same_begin && i < first + rows; ++i) {
-        const Span own = span(i);
-        piece(i, 1, own.begin, std::min(own.end, common.begin), accumulate);
+  std::int64_t rows = 0;
+  for (std::int64_t first = 0; first < m; first += rows) {
+    const Span top = span(first);
+    const auto block = [&](auto ends) {
+      for (std::int64_t j = 0; j < n; j += kCols)
+        register_tile<T, decltype(ends)::value>(
+            rows, std::min(kCols, n - j), top.end - top.begin, a.at(first, top.begin),
+            b + j / kCols * panel + top.begin * kCols, kCols, c + first * ldc + j, ldc, accumulate);
+    };
+    for (rows = std::min(kBlockRows<T>, m - first);; --rows) {
+      const Span bottom = span(first + rows - 1);
+      const std::int64_t begins = bottom.begin - top.begin, ends = bottom.end - top.end;
+      if (begins == 0 && ends == 0) {
+        block(std::integral_constant<Ends, Ends::even>{});
+        break;
       }
-      piece(first, rows, common.begin, common.end, accumulate || !same_begin);
-      for (std::int64_t i = first; i < first + rows; ++i) {
-        const std::int64_t begin = std::max(span(i).begin, common.end), end = span(i).end;
-        if (begin < end) piece(i, 1, begin, end, true);
+      if (begins == 0 && ends == rows - 1) {
+        block(std::integral_constant<Ends, Ends::falling>{});
+        break;
+      }
+      if (begins == rows - 1 && ends == 0 && bottom.begin < bottom.end) {
+        block(std::integral_constant<Ends, Ends::rising>{});
+        break;
       }
     }
   }

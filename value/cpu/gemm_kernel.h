@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "value/cpu/packet.h"
 
@@ -64,10 +65,26 @@ inline constexpr int kUnroll = kFusesMultiplyAdd ? 8 : 1;
 template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
 
+/// A number that the compiler knows.
+template <int I>
+inline constexpr std::integral_constant<int, I> kConstant = {};
+
+/// f(kConstant<0>) to f(kConstant<N - 1>), unrolled by the language: an array that they index stays in
+/// registers.
+template <int N, class F>
+void for_constants(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) { (f(kConstant<I>), ...); }
+  (std::make_integer_sequence<int, N>());
+}
+
+/// Which rows of b the rows of a register block meet: all of them rows [0, k); row i rows [i, k), where k is
+/// at least Rows - 1; or row i rows [0, k + i).
+enum class Ends { even, rising, falling };
+
 /// to[Rows, kBlockCols] = a[Rows, k] b[k, kBlockCols] + others: each element is one chain of fused
 /// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
 /// added in turn, the one before `others` first. `b` has consecutive columns and rows `b_row` apart.
-template <class T, int Rows>
+template <class T, int Rows, Ends E = Ends::even>
 void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, const T* start,
                     std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
   using P = Packet<T>;
@@ -92,8 +109,21 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
     const Sums<T> other = *(others - o);
     for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
   }
+  // Row l of b for rows [first, last) of the block.
+  const auto meet = [&](std::int64_t l, auto first, auto last) {
+    const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
+    b += b_row;
+    for_constants<last - first>([&](auto j) {
+      constexpr int i = first + j;
+      const Real x = P::splat(rows[i][l * step]);
+      sum[i][0] = P::fma(x, b0, sum[i][0]);
+      sum[i][1] = P::fma(x, b1, sum[i][1]);
+    });
+  };
+  if constexpr (E == Ends::rising)
+    for_constants<Rows - 1>([&](auto l) { meet(l, kConstant<0>, kConstant<l + 1>); });
 #pragma GCC unroll kUnroll
-  for (std::int64_t l = 0; l < k; ++l) {
+  for (std::int64_t l = E == Ends::rising ? Rows - 1 : 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
 #pragma GCC unroll 8
@@ -103,6 +133,8 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     }
   }
+  if constexpr (E == Ends::falling)
+    for_constants<Rows - 1>([&](auto l) { meet(k + l, kConstant<l + 1>, kConstant<Rows>); });
   for (; count > 0; --count) {
     --others;
 #pragma GCC unroll 8
@@ -119,13 +151,13 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
 }
 
 /// register_block for 1 to kBlockRows rows.
-template <class T>
+template <class T, Ends E = Ends::even>
 void register_sums(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row,
                    const T* start, std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
   const auto run = [&](auto height) {
     constexpr int kHeight = decltype(height)::value;
     if constexpr (kHeight <= kBlockRows<T>)
-      register_block<T, kHeight>(k, a, b, b_row, start, start_row, others, count, to);
+      register_block<T, kHeight, E>(k, a, b, b_row, start, start_row, others, count, to);
   };
   switch (rows) {
     case 1:
@@ -149,26 +181,26 @@ void register_sums(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* 
 }
 
 /// c[rows, kBlockCols] = or += a[rows, k] b[k, kBlockCols], one chain an element.
-template <class T>
+template <class T, Ends E = Ends::even>
 void register_rows(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c,
                    std::int64_t ldc, bool accumulate) {
-  register_sums<T>(rows, k, a, b, b_row, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
-                   {c, ldc});
+  register_sums<T, E>(rows, k, a, b, b_row, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
+                      {c, ldc});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
 /// read.
-template <class T>
+template <class T, Ends E = Ends::even>
 void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, MatrixView<T> a, const T* b,
                    std::int64_t b_row, T* c, std::int64_t ldc, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  if (cols == kCols) return register_rows(rows, k, a, b, b_row, c, ldc, accumulate);
+  if (cols == kCols) return register_rows<T, E>(rows, k, a, b, b_row, c, ldc, accumulate);
   T copy[kBlockRows<T> * kCols] = {};
   const std::size_t bytes = static_cast<std::size_t>(cols) * sizeof(T);
   if (accumulate) {
     for (std::int64_t i = 0; i < rows; ++i) std::memcpy(copy + i * kCols, c + i * ldc, bytes);
   }
-  register_rows(rows, k, a, b, b_row, copy, kCols, accumulate);
+  register_rows<T, E>(rows, k, a, b, b_row, copy, kCols, accumulate);
   for (std::int64_t i = 0; i < rows; ++i) std::memcpy(c + i * ldc, copy + i * kCols, bytes);
 }
 
