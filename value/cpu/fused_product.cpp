@@ -22,27 +22,39 @@ Gemm<T> describe(const Call& call) {
   return g;
 }
 
-// Elements [first, first + n) of row `row` of C, through all steps. `call` has the other operands.
+// Rows that go through one step before the next: few enough to stay in the first-level cache, enough to hide
+// what starting a step takes.
+constexpr std::int64_t kRowsTogether = 8;
+
+// Rows [row, row + rows) of C, columns [first, first + n), through all steps. `call` has the other operands.
 template <class T>
-void run_steps(const Call& call, std::int64_t row, std::int64_t first, std::int64_t n) {
+void run_steps(const Call& call, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t n) {
   const auto& steps = call.attributes->integers;
   const std::int64_t columns = call.output_specs[0].shape[1], kept = steps[2], at = row * columns + first;
   T* const c = call.out<T>() + at;
   std::size_t operand = 2;
+  const auto each = [&](auto&& f) {
+    for (std::int64_t i = 0; i < rows; ++i) f(i * columns);
+  };
   const auto keep = [&](std::int64_t done) {
-    if (done == kept && call.outputs[1] != nullptr) std::copy_n(c, n, call.out<T>(1) + at);
+    if (done == kept && call.outputs[1] != nullptr)
+      each([&](std::int64_t i) { std::copy_n(c + i, n, call.out<T>(1) + at + i); });
   };
   keep(0);
   for (std::size_t s = 3; s < steps.size(); s += 2) {
     const bool is_first = steps[s + 1] == 0;
     visit(static_cast<Elementwise>(steps[s]), [&]<class F>(F) {
       if constexpr (F::kArity == 1) {
-        unary_row<F>(c, c, n);
+        each([&](std::int64_t i) { unary_row<F>(c + i, c + i, n); });
       } else {
         const bool whole = call.input_specs[operand] == call.output_specs[0];
         const T* const other = call.in<T>(operand) + (whole ? at : first);
         ++operand;
-        is_first ? binary_row<F, true, true>(c, other, c, n) : binary_row<F, true, true>(other, c, c, n);
+        each([&](std::int64_t i) {
+          const T* const y = whole ? other + i : other;
+          is_first ? binary_row<F, true, true>(c + i, y, c + i, n)
+                   : binary_row<F, true, true>(y, c + i, c + i, n);
+        });
       }
     });
     keep(static_cast<std::int64_t>(s - 3) / 2 + 1);
@@ -57,8 +69,9 @@ std::int64_t tiles(const Call& call, int) {
 void run(const Call& call, int, std::int64_t first, std::int64_t last, void* scratch) {
   visit_floating(call.output_specs[0].dtype, [&]<class T>(T) {
     const GemmDone steps = [&call](const GemmRegion& region) {
-      for (std::int64_t row = region.row; row < region.row + region.rows; ++row)
-        run_steps<T>(call, row, region.col, region.cols);
+      const std::int64_t end = region.row + region.rows;
+      for (std::int64_t row = region.row; row < end; row += kRowsTogether)
+        run_steps<T>(call, row, std::min(kRowsTogether, end - row), region.col, region.cols);
     };
     gemm_run(describe<T>(call), first, last, scratch, &steps);
   });
