@@ -12,8 +12,6 @@
 namespace graingrad::parallel {
 namespace {
 
-constexpr std::int64_t kSmallestSegment = 16;  // elements
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

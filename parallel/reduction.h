@@ -51,8 +51,11 @@ struct ReductionSpec {
   std::vector<std::int64_t> shards = {};
 };
 
+/// Elements of a segment, however low the limit.
+inline constexpr std::int64_t kSmallestSegment = 16;
+
 /// Bytes of work memory that this rank's reduce() needs, for the memory plan. Pure: any rank of any number of
-/// ranks. At most work_limit, except that a segment has at least 16 elements.
+/// ranks. At most work_limit, except that a segment has at least kSmallestSegment elements.
 std::int64_t communication_bytes(const ReductionSpec& spec, int ranks, int rank);
 
 /// What one reduce() adds to the communicator's counters (all kinds together, the optional barrier included).

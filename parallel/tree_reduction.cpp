@@ -18,8 +18,7 @@
 namespace graingrad::parallel {
 namespace {
 
-constexpr std::int64_t kAlignment = 64;        // bytes
-constexpr std::int64_t kSmallestSegment = 16;  // elements
+constexpr std::int64_t kAlignment = 64;  // bytes
 constexpr std::int64_t kLargestSegment = 512
                                          << 10;  // bytes of one message: stays in the cache until it is added
 constexpr std::int64_t kCacheTile = 8 << 10;     // bytes of each piece that are added at a time

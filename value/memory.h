@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -15,6 +16,11 @@ inline constexpr std::size_t kAlignment = 64;
 /// `bytes` rounded up to kAlignment.
 constexpr std::size_t aligned(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+/// The same of a count that may be subtracted from.
+constexpr std::int64_t aligned_bytes(std::int64_t bytes) {
+  return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
 }
 
 /// Owned, 64-byte aligned, uninitialised memory. Throws std::bad_alloc.

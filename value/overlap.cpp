@@ -13,8 +13,6 @@
 namespace graingrad {
 namespace {
 
-constexpr NodeId kNone = Copier::kNone;
-
 // A collective in two halves, each in front of a node.
 struct Halves {
   NodeId collective = 0, start = 0, wait = 0;
@@ -36,8 +34,8 @@ class Splitter {
         backend_(backend),
         live_(live_nodes(graph, outputs, true)),
         root_(graph.size()),
-        first_reader_(graph.size(), kNone),
-        half_of_(graph.size(), kNone),
+        first_reader_(graph.size(), Copier::kNone),
+        half_of_(graph.size(), Copier::kNone),
         copied_(graph.size(), false),
         copier_(graph) {}
 
@@ -133,9 +131,9 @@ class Splitter {
   }
 
   void place(NodeId id) {
-    if (copied_[id] || !live_[id] || half_of_[id] != kNone) return;
+    if (copied_[id] || !live_[id] || half_of_[id] != Copier::kNone) return;
     if (is_view(id))
-      if (const NodeId h = half_of_[root_[id].node]; h != kNone && !halves_[h].is_done) {
+      if (const NodeId h = half_of_[root_[id].node]; h != Copier::kNone && !halves_[h].is_done) {
         halves_[h].views.push_back(id);
         return;
       }

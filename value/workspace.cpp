@@ -6,10 +6,6 @@
 namespace graingrad {
 namespace {
 
-std::int64_t aligned_bytes(std::int64_t bytes) {
-  return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
-}
-
 std::size_t at(Space space) { return static_cast<std::size_t>(space); }
 
 }  // namespace

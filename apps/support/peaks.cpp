@@ -40,7 +40,7 @@ double measure_flops(const cpu::Team& team, DType dtype, const Backend& backend)
   const Program program = compile(graph, std::span(&product, 1), &nothing, backend);
   Workspace workspace({&program}, nothing, team);
   workspace.poison(std::byte{0x3C});  // ordinary numbers: 0.0115 in f32
-  return program.cost().product_flops / best_of([&] { workspace.run(program, Phase::forward); });
+  return program.cost().product_flops / best_of([&] { workspace.run(program, graingrad::Phase::forward); });
 }
 
 // Elements of each array: together some times the last cache, within reason.

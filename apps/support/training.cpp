@@ -18,14 +18,6 @@
 #include "value/ops/matmul.h"
 
 namespace graingrad::apps {
-namespace {
-
-std::int64_t aligned_bytes(std::int64_t bytes) {
-  return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
-}
-
-}  // namespace
-
 parallel::ReductionSpec reduction_spec(const Training& training) {
   parallel::ReductionSpec spec;
   spec.kind = training.reduce;

@@ -9,10 +9,6 @@
 namespace graingrad::apps {
 namespace {
 
-std::int64_t aligned_bytes(std::int64_t bytes) {
-  return static_cast<std::int64_t>(aligned(static_cast<std::size_t>(bytes)));
-}
-
 std::int64_t state_bytes(const Training& training, int data_rank) {
   if (!training.is_sharded()) return aligned_bytes(training.store.state_bytes());
   return aligned_bytes(nn::adamw_state_bytes(training.store, training.shard(data_rank)));

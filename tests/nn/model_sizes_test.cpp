@@ -6,7 +6,7 @@
 namespace graingrad::nn {
 namespace {
 
-std::int64_t elements_of(const Gpt& model) {
+std::int64_t parameters_of(const Gpt& model) {
   std::int64_t count = 0;
   for (const ParameterDescription& p : model.parameters()) count += p.spec().shape.size();
   return count;
@@ -23,10 +23,10 @@ GptConfig config_of(std::int64_t layers, std::int64_t heads, std::int64_t width)
 }
 
 TEST(ModelSizes, OfGpt2) {
-  EXPECT_EQ(elements_of(Gpt(config_of(12, 12, 768))), 124'439'808);
-  EXPECT_EQ(elements_of(Gpt(config_of(24, 16, 1024))), 354'823'168);
-  EXPECT_EQ(elements_of(Gpt(config_of(36, 20, 1280))), 774'030'080);
-  EXPECT_EQ(elements_of(Gpt(config_of(48, 25, 1600))), 1'557'611'200);
+  EXPECT_EQ(parameters_of(Gpt(config_of(12, 12, 768))), 124'439'808);
+  EXPECT_EQ(parameters_of(Gpt(config_of(24, 16, 1024))), 354'823'168);
+  EXPECT_EQ(parameters_of(Gpt(config_of(36, 20, 1280))), 774'030'080);
+  EXPECT_EQ(parameters_of(Gpt(config_of(48, 25, 1600))), 1'557'611'200);
 }
 
 // The seven models of a published memory table (tensor parallelism of an image GPT: vocab 512, 32 x 32
@@ -47,7 +47,7 @@ TEST(ModelSizes, OfImageGpts) {
     config.vocab = 512;
     config.sequence = 1023;
     config.tied = false;
-    const std::int64_t c = row.width, count = elements_of(Gpt(config));
+    const std::int64_t c = row.width, count = parameters_of(Gpt(config));
     EXPECT_EQ(count, 512 * c + 1023 * c + 2 * c + 512 * c + row.layers * (12 * c * c + 13 * c));
     EXPECT_NEAR(static_cast<double>(count), row.printed, row.printed * 5e-7);
   }

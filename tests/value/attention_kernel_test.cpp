@@ -38,7 +38,7 @@ struct Sizes {
 };
 
 template <class T>
-std::vector<T> random_values(std::int64_t n, unsigned seed) {
+std::vector<T> normal_values(std::int64_t n, unsigned seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<double> normal;
   std::vector<T> values(static_cast<std::size_t>(n));
@@ -51,16 +51,16 @@ struct Result {
   std::vector<T> out, lse, d_qkv;
 };
 
-enum class Order { forward, reverse, two_threads };
+enum class TileOrder { forward, reverse, two_threads };
 
 // Runs all tiles with scratch that begins as NaN and has a guard behind it.
 template <class T, class Call>
-void run_tiles(const Call& call, Order order) {
+void run_tiles(const Call& call, TileOrder order) {
   const std::size_t size = attention_thread_bytes(call) / sizeof(T);
   const T nan = std::numeric_limits<T>::quiet_NaN();
   std::vector<T> one(size + 64, nan), two(size + 64, nan);
   const std::int64_t tiles = attention_tiles(call);
-  if (order == Order::two_threads) {
+  if (order == TileOrder::two_threads) {
     std::thread other([&] {
       for (std::int64_t i = 1; i < tiles; i += 2) attention_tile(call, i, two.data());
     });
@@ -68,14 +68,14 @@ void run_tiles(const Call& call, Order order) {
     other.join();
   } else {
     for (std::int64_t i = 0; i < tiles; ++i)
-      attention_tile(call, order == Order::reverse ? tiles - 1 - i : i, one.data());
+      attention_tile(call, order == TileOrder::reverse ? tiles - 1 - i : i, one.data());
   }
   for (std::size_t i = size; i < size + 64; ++i) ASSERT_TRUE(std::isnan(one[i]) && std::isnan(two[i]));
 }
 
 template <class T>
 Result<T> run(const Sizes& s, const std::vector<T>& qkv, const std::vector<T>& d_out,
-              Order order = Order::forward) {
+              TileOrder order = TileOrder::forward) {
   const T nan = std::numeric_limits<T>::quiet_NaN();
   Result<T> r{std::vector<T>(static_cast<std::size_t>(s.out()), nan),
               std::vector<T>(static_cast<std::size_t>(s.lse()), nan),
@@ -172,7 +172,7 @@ TYPED_TEST(AttentionKernelTest, AgreesWithTheNaiveOne) {
           Sizes{1, 130, 3, 20}, Sizes{1, 200, 1, 33}, Sizes{1, 300, 2, 64}}) {
       Sizes sizes = s;
       sizes.causal = causal;
-      const auto qkv = random_values<T>(s.qkv(), 1), d_out = random_values<T>(s.out(), 2);
+      const auto qkv = normal_values<T>(s.qkv(), 1), d_out = normal_values<T>(s.out(), 2);
       const Result<T> got = run(sizes, qkv, d_out);
       const Result<double> want = naive(sizes, qkv, d_out);
       expect_near(got.out, want.out, tolerance, "out of " + sizes.name());
@@ -191,8 +191,8 @@ TYPED_TEST(AttentionKernelTest, EmptySizes) {
 
 TEST(AttentionKernelDifferences, FiniteDifferences) {
   const Sizes s{1, 70, 2, 5};
-  auto qkv = random_values<double>(s.qkv(), 3);
-  const auto d_out = random_values<double>(s.out(), 4);
+  auto qkv = normal_values<double>(s.qkv(), 3);
+  const auto d_out = normal_values<double>(s.out(), 4);
   const auto loss = [&] {
     const Result<double> r = run(s, qkv, d_out);
     double sum = 0;
@@ -214,9 +214,9 @@ TEST(AttentionKernelDifferences, FiniteDifferences) {
 TYPED_TEST(AttentionKernelTest, TilesAndThreadsDoNotMatter) {
   using T = TypeParam;
   const Sizes s{2, 290, 3, 20};
-  const auto qkv = random_values<T>(s.qkv(), 5), d_out = random_values<T>(s.out(), 6);
+  const auto qkv = normal_values<T>(s.qkv(), 5), d_out = normal_values<T>(s.out(), 6);
   const Result<T> want = run(s, qkv, d_out);
-  for (const Order order : {Order::reverse, Order::two_threads}) {
+  for (const TileOrder order : {TileOrder::reverse, TileOrder::two_threads}) {
     const Result<T> got = run(s, qkv, d_out, order);
     expect_same(got.out, want.out, "out");
     expect_same(got.lse, want.lse, "lse");
@@ -229,7 +229,7 @@ TYPED_TEST(AttentionKernelTest, TilesAndThreadsDoNotMatter) {
 TYPED_TEST(AttentionKernelTest, RowsDoNotKnowWhatFollows) {
   using T = TypeParam;
   const Sizes s{1, 277, 2, 24};
-  const auto qkv = random_values<T>(s.qkv(), 7), d_out = random_values<T>(s.out(), 8);
+  const auto qkv = normal_values<T>(s.qkv(), 7), d_out = normal_values<T>(s.out(), 8);
   const Result<T> want = run(s, qkv, d_out);
   for (const std::int64_t length : {1, 2, 6, 63, 64, 65, 127, 128, 129, 200, 276}) {
     const Sizes part{1, length, 2, 24};
@@ -249,7 +249,7 @@ TYPED_TEST(AttentionKernelTest, RowsDoNotKnowWhatFollows) {
 TYPED_TEST(AttentionKernelTest, MaskedKeysDoNotEnter) {
   using T = TypeParam;
   const Sizes s{1, 150, 1, 16};
-  auto qkv = random_values<T>(s.qkv(), 9), d_out = random_values<T>(s.out(), 10);
+  auto qkv = normal_values<T>(s.qkv(), 9), d_out = normal_values<T>(s.out(), 10);
   const Result<T> want = run(s, qkv, d_out);
   for (const std::int64_t poisoned : {3, 70, 149}) {
     auto x = qkv;
@@ -274,8 +274,8 @@ TYPED_TEST(AttentionKernelTest, MaskedKeysDoNotEnter) {
 TYPED_TEST(AttentionKernelTest, LargeScores) {
   using T = TypeParam;
   const Sizes s{1, 140, 1, 16};
-  auto qkv = random_values<T>(s.qkv(), 11);
-  const auto d_out = random_values<T>(s.out(), 12);
+  auto qkv = normal_values<T>(s.qkv(), 11);
+  const auto d_out = normal_values<T>(s.out(), 12);
   for (T& x : qkv) x *= T(30);
   const Result<T> got = run(s, qkv, d_out);
   const Result<double> want = naive(s, qkv, d_out);

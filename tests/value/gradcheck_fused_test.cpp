@@ -13,8 +13,6 @@ namespace {
 using X = std::span<const Value>;
 using Cases = std::vector<std::vector<CheckInput>>;
 
-Spec f64(const Shape& shape) { return {DType::f64, shape}; }
-
 }  // namespace
 
 std::vector<OpRow> product_rows() {

@@ -8,8 +8,6 @@ namespace {
 
 using X = std::span<const Value>;
 
-Spec f64(const Shape& shape) { return {DType::f64, shape}; }
-
 }  // namespace
 
 std::vector<OpRow> reduce_rows() {

@@ -7,8 +7,6 @@ namespace {
 
 using X = std::span<const Value>;
 
-Spec f64(const Shape& shape) { return {DType::f64, shape}; }
-
 }  // namespace
 
 std::vector<OpRow> norm_rows() {

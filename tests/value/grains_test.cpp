@@ -20,11 +20,11 @@
 namespace graingrad {
 namespace {
 
-using Numbers = std::vector<double>;
+using Doubles = std::vector<double>;
 
 // Numbers of many magnitudes, which are exact in f32.
-Numbers numbers(std::int64_t count, std::uint64_t seed) {
-  Numbers result;
+Doubles numbers(std::int64_t count, std::uint64_t seed) {
+  Doubles result;
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint64_t x = seed * 0x9E3779B97F4A7C15u + static_cast<std::uint64_t>(i) + 1;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -77,7 +77,7 @@ T lane_sum(std::int64_t begin, std::int64_t end, const F& f) {
 }
 
 template <class T>
-std::vector<T> cast_to(const Numbers& x) {
+std::vector<T> cast_to(const Doubles& x) {
   return {x.begin(), x.end()};
 }
 
@@ -131,7 +131,7 @@ TYPED_TEST(Grains, LinearIsTheTreeOfChains) {
   for (const Cut& c : kCuts)
     for (const std::int64_t m : {1, 7, 40}) {
       const std::int64_t n = 35, k = c.extent;
-      const Numbers x = numbers(m * k, 1), w = numbers(n * k, 2);
+      const Doubles x = numbers(m * k, 1), w = numbers(n * k, 2);
       const LabelGrains g = grains_of('k', k, c.unit, c.total);
       Graph graph;
       const DType dtype = dtype_of<T>;
@@ -175,7 +175,7 @@ TEST(GrainsSabotage, AnotherOrderGivesOtherBits) {
               w = graph.tensor({35, 64}, numbers(35 * 64, 2), DType::f32);
   const auto tree = evaluate({graph.record(ops::linear, {x, w}, with({four}))})[0];
   EXPECT_NE(tree, evaluate({graph.record(ops::linear, {x, w}, with({one}))})[0]);
-  Numbers comb(tree.size(), 0);
+  Doubles comb(tree.size(), 0);
   for (std::int64_t g = 0; g < 4; ++g) {
     const auto part =
         evaluate({linear(slice(x, 1, g * 16, g * 16 + 16), slice(w, 1, g * 16, g * 16 + 16))})[0];
@@ -189,7 +189,7 @@ TYPED_TEST(Grains, SumsOverRowsAndColumnsAreTheTree) {
   using T = TypeParam;
   for (const Cut& c : kCuts) {
     const std::int64_t n = c.extent, inner = 37;
-    const Numbers x = numbers(n * inner, 3);
+    const Doubles x = numbers(n * inner, 3);
     const auto at = [&](std::int64_t i) { return static_cast<T>(x[static_cast<std::size_t>(i)]); };
     Graph graph;
     const LabelGrains g = grains_of('0', n, c.unit, c.total);
@@ -231,7 +231,7 @@ TYPED_TEST(Grains, LayerNormAndItsGradientAreTheTree) {
   for (const Cut& c : kCuts)
     for (const std::int64_t n : {5, 70}) {
       const std::int64_t width = c.extent, total = c.total;
-      const Numbers x = numbers(n * width, 4), weight = numbers(width, 5), bias = numbers(width, 6),
+      const Doubles x = numbers(n * width, 4), weight = numbers(width, 5), bias = numbers(width, 6),
                     dy = numbers(n * width, 7);
       const LabelGrains g = grains_of('c', width, c.unit, total), rows = grains_of('n', n, 1, total);
       Graph graph;
@@ -300,7 +300,7 @@ TYPED_TEST(Grains, PartsOfAVocabularyMergeToTheWhole) {
   for (const Cut& c : kCuts) {
     const std::int64_t n = 9, k = 24, v = c.extent;
     const DType dtype = dtype_of<T>;
-    Numbers targets;
+    Doubles targets;
     for (std::int64_t i = 0; i < n; ++i) targets.push_back(i == 3 ? -1.0 : static_cast<double>(i * 5 % v));
     Graph graph;
     const Value x = graph.tensor({n, k}, numbers(n * k, 8), dtype),
@@ -335,7 +335,7 @@ TYPED_TEST(Grains, PartsOfAVocabularyMergeToTheWhole) {
       if (std::ssize(stats) < ranks) continue;
       const Value all = concat(stats, 0);
       std::vector<std::vector<T>> dx;
-      Numbers dw;
+      Doubles dw;
       for (std::int64_t r = 0; r < ranks; ++r) {
         const Piece own = run_of(c.total, ranks, r);
         const std::int64_t b = g.bounds[static_cast<std::size_t>(own.first)],

@@ -27,6 +27,8 @@ struct OpRow {
   friend std::ostream& operator<<(std::ostream& out, const OpRow& row) { return out << row.name; }
 };
 
+inline Spec f64(const Shape& shape) { return {DType::f64, shape}; }
+
 // The rows, by family; each in the file gradcheck_<family>_test.cpp.
 std::vector<OpRow> elementwise_rows();
 std::vector<OpRow> reduce_rows();
