@@ -22,6 +22,18 @@ Gemm<T> describe(const Call& call) {
   return g;
 }
 
+// The tensors that steps read or write beside C, as far as `g` has room for them.
+template <class T>
+void set_touched(const Call& call, Gemm<T>& g) {
+  std::size_t next = 0;
+  const auto add = [&](const T* tensor) {
+    if (tensor != nullptr && next < std::size(g.touched)) g.touched[next++] = tensor;
+  };
+  add(call.out<T>(1));
+  for (std::size_t i = 2; i < call.inputs.size(); ++i)
+    if (call.input_specs[i] == call.output_specs[0]) add(call.in<T>(i));
+}
+
 // Rows that go through one step before the next: few enough to stay in the first-level cache, enough to hide
 // what starting a step takes.
 constexpr std::int64_t kRowsTogether = 8;
@@ -73,7 +85,9 @@ void run(const Call& call, int, std::int64_t first, std::int64_t last, void* scr
       for (std::int64_t row = region.row; row < end; row += kRowsTogether)
         run_steps<T>(call, row, std::min(kRowsTogether, end - row), region.col, region.cols);
     };
-    gemm_run(describe<T>(call), first, last, scratch, &steps);
+    Gemm<T> g = describe<T>(call);
+    set_touched(call, g);
+    gemm_run(g, first, last, scratch, &steps);
   });
 }
 

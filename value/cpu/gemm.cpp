@@ -232,6 +232,7 @@ class Rectangle {
     for (std::int64_t p = 0; p < group.size; p += kBlockCols<T>) {
       for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>) {
         ahead.ask(share);
+        if (block_.completes) touch(rows.begin + i, std::min(kBlockRows<T>, rows.size - i), group.begin + p);
         const MatrixView<T> a =
             packed ? MatrixView<T>{scratch_ + i / kBlockRows<T> * layout_.panel_a, 1, kBlockRows<T>}
                    : item_.a.at(rows.begin + i, block_.first);
@@ -242,6 +243,14 @@ class Rectangle {
             (group.begin - cols.begin + p) / kBlockCols<T> * ceil_div(rows.size, kBlockRows<T>) +
                 i / kBlockRows<T>);
       }
+    }
+  }
+
+  // Asks for what will be read or written beside a register block of C when that is done.
+  void touch(std::int64_t row, std::int64_t rows, std::int64_t col) const {
+    for (const T* const beside : g_.touched) {
+      for (std::int64_t i = row; beside != nullptr && i < row + rows; ++i)
+        prefetch_second(beside, region_.item * g_.stride_c + i * g_.ldc + col);
     }
   }
 

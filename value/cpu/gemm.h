@@ -35,6 +35,8 @@ struct Gemm {
   /// (pieces(first_grain, ..., grains), in order), `stride_piece` elements apart. A piece without elements is
   /// -0, which no sum shows, unless it is all of C.
   std::int64_t stride_piece = 0;
+  /// What GemmDone will read or write at C's place in tensors laid out as C: asked for early. Null: nothing.
+  const T* touched[2] = {};
 };
 
 /// Throws UsageError for negative extents, leading dimensions shorter than a row, bounds that do not ascend
