@@ -20,16 +20,14 @@ enum class Side {
   apart        // each rank has its own: the sum over the ranks
 };
 
-RankGroup group() { return {"tensor", test_world().size(), test_world().rank()}; }
-
 std::int64_t pieces_held(std::int64_t grains) {
-  const Piece run = run_of(grains, group().ranks, group().rank);
+  const Piece run = run_of(grains, all_ranks().ranks, all_ranks().rank);
   return std::ssize(pieces(run.first, run.last, grains));
 }
 
 // Equal on every rank, or this rank's own.
 Vector numbers(std::int64_t count, Side side, std::uint64_t seed) {
-  return Numbers(seed * 31 + (side == Side::apart ? 1 + static_cast<std::uint64_t>(group().rank) : 0))
+  return Numbers(seed * 31 + (side == Side::apart ? 1 + static_cast<std::uint64_t>(all_ranks().rank) : 0))
       .vector(count);
 }
 
@@ -68,7 +66,7 @@ double inner(const Vector& a, const Vector& b, Side side) {
   double sum = 0;
   for (std::size_t i = 0; !a.empty() && !b.empty() && i < std::max(a.size(), b.size()); ++i)
     sum += a[i % a.size()] * b[i % b.size()];
-  if (side == Side::everywhere && group().rank > 0) sum = 0;
+  if (side == Side::everywhere && all_ranks().rank > 0) sum = 0;
   test_world().all_reduce(std::span(&sum, 1), ReduceOp::sum, "inner product");
   return sum;
 }
@@ -87,8 +85,8 @@ class Adjoint : public testing::TestWithParam<std::int64_t> {
  protected:
   Adjoint() {
     for (int d = 0; d < 2; ++d) {
-      bounds_[d] = rank_bounds(grain_bounds(whole_[d], d == 0 ? 1 : 2, grains_), group().ranks);
-      const auto r = static_cast<std::size_t>(group().rank);
+      bounds_[d] = rank_bounds(grain_bounds(whole_[d], d == 0 ? 1 : 2, grains_), all_ranks().ranks);
+      const auto r = static_cast<std::size_t>(all_ranks().rank);
       const std::int64_t own = bounds_[d][r + 1] - bounds_[d][r];
       part_[d] = d == 0 ? Shape{own, whole_[1]} : Shape{whole_[0], own};
     }
@@ -104,32 +102,32 @@ class Adjoint : public testing::TestWithParam<std::int64_t> {
 
 TEST_P(Adjoint, CopyTo) {
   const Value x = leaf(graph_, whole_, Side::everywhere, 1), y = leaf(graph_, held_, Side::apart, 2);
-  const Value fx = copy_to(x, group(), grains_);
+  const Value fx = copy_to(x, all_ranks(), grains_);
   expect_adjoint("copy_to", graph_, x, fx, y, pullback(fx, x, y), Side::apart, Side::everywhere);
 }
 
 TEST_P(Adjoint, ReduceFrom) {
   const Value x = leaf(graph_, held_, Side::apart, 3), y = leaf(graph_, whole_, Side::everywhere, 4);
-  const Value fx = all_reduce(x, group(), grains_);
+  const Value fx = all_reduce(x, all_ranks(), grains_);
   expect_adjoint("all_reduce", graph_, x, fx, y, pullback(fx, x, y), Side::everywhere, Side::apart);
 }
 
 TEST_P(Adjoint, GatherTo) {
   const Value x = leaf(graph_, part_[0], Side::apart, 5), y = leaf(graph_, held_, Side::apart, 6);
-  const Value fx = gather_to(x, group(), bounds_[0], grains_);
+  const Value fx = gather_to(x, all_ranks(), bounds_[0], grains_);
   expect_adjoint("gather_to", graph_, x, fx, y, pullback(fx, x, y), Side::apart, Side::apart);
 }
 
 TEST_P(Adjoint, ScatterFrom) {
   const Value x = leaf(graph_, held_, Side::apart, 7), y = leaf(graph_, part_[0], Side::apart, 8);
-  const Value fx = reduce_scatter(x, group(), bounds_[0], grains_);
+  const Value fx = reduce_scatter(x, all_ranks(), bounds_[0], grains_);
   expect_adjoint("reduce_scatter", graph_, x, fx, y, pullback(fx, x, y), Side::apart, Side::apart);
 }
 
 TEST_P(Adjoint, Gather) {
   for (const int d : {0, 1}) {
     const Value x = leaf(graph_, part_[d], Side::apart, 9), y = leaf(graph_, whole_, Side::everywhere, 10);
-    const Value fx = all_gather(x, d, group(), bounds_[d]);
+    const Value fx = all_gather(x, d, all_ranks(), bounds_[d]);
     expect_adjoint("all_gather", graph_, x, fx, y, pullback(fx, x, y), Side::everywhere, Side::apart);
   }
 }
@@ -137,7 +135,7 @@ TEST_P(Adjoint, Gather) {
 TEST_P(Adjoint, Slice) {
   for (const int d : {0, 1}) {
     const Value x = leaf(graph_, whole_, Side::everywhere, 11), y = leaf(graph_, part_[d], Side::apart, 12);
-    const Value fx = shard(x, d, group(), bounds_[d]);
+    const Value fx = shard(x, d, all_ranks(), bounds_[d]);
     expect_adjoint("shard", graph_, x, fx, y, pullback(fx, x, y), Side::apart, Side::everywhere);
   }
 }
@@ -147,7 +145,8 @@ TEST_P(Adjoint, Swap) {
   for (const int d : {0, 1}) {
     const int e = 1 - d;
     const Value x = leaf(graph_, part_[d], Side::apart, 13), y = leaf(graph_, part_[e], Side::apart, 14);
-    const Value between = all_gather(x, d, group(), bounds_[d]), fx = shard(between, e, group(), bounds_[e]);
+    const Value between = all_gather(x, d, all_ranks(), bounds_[d]),
+                fx = shard(between, e, all_ranks(), bounds_[e]);
     const Value pulled = pullback(between, x, pullback(fx, between, y));
     expect_adjoint("swap", graph_, x, fx, y, pulled, Side::apart, Side::apart);
   }

@@ -225,7 +225,7 @@ Value RandomModel::loss() {
   const Value x = pool_.back();
   const Value target = ids(rows_, kVocab);
   if (random_.below(2) == 0) return sum(tanh(x * pick(x.shape()[1])));
-  return cross_entropy(x, parameter({kVocab, x.shape()[1]}), target, Reduction::sum);
+  return cross_entropy(x, parameter({kVocab, x.shape()[1]}), target, graingrad::Reduction::sum);
 }
 
 // Each parameter along one of its dims of which every rank gets something, or whole; each module's results by

@@ -17,8 +17,6 @@ namespace {
 
 using Vector = std::vector<double>;
 
-RankGroup group() { return {"tensor", test_world().size(), test_world().rank()}; }
-
 Vector run(Graph& graph, Value value) {
   ParameterStore store(DType::f64);
   const Backend backend = with_collectives(cpu_backend());
@@ -47,15 +45,15 @@ TEST(Verbs, GatherUndoesScatter) {
     const Vector numbers = Numbers(2).vector(9 * 12);
     const Value x = graph.tensor({9, 12}, numbers);
     const verbs::Grains grains{5, 3};
-    const Value part = verbs::scatter(x, dim, group(), grains);
+    const Value part = verbs::scatter(x, dim, all_ranks(), grains);
     EXPECT_EQ(part.shape().size() < x.shape().size(), test_world().size() > 1);
-    EXPECT_EQ(run(graph, verbs::gather(part, dim, x.shape()[dim], group(), grains)), numbers);
+    EXPECT_EQ(run(graph, verbs::gather(part, dim, x.shape()[dim], all_ranks(), grains)), numbers);
   }
 }
 
 TEST(Verbs, ReduceSumsPiecesAndCopyIsItsDerivative) {
   const std::int64_t grains = 6;
-  const RankGroup g = group();
+  const RankGroup g = all_ranks();
   const Piece own = run_of(grains, g.ranks, g.rank);
   // Whole numbers: each piece is the number of grains in it.
   Vector pieces_here;
