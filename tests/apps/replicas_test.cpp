@@ -73,12 +73,13 @@ struct CutGpt {
   std::vector<parallel::PieceInMemory> held;
 };
 
-// Flips the lowest bit of the first number of `tensor`.
-void flip(const CutGpt& run, const std::string& tensor) {
+// Flips the lowest bit of the first or the last byte of `tensor`.
+void flip(const CutGpt& run, const std::string& tensor, bool at_end = false) {
   const auto held = std::find_if(run.held.begin(), run.held.end(),
                                  [&](const parallel::PieceInMemory& h) { return h.piece.name == tensor; });
   ASSERT_TRUE(held != run.held.end()) << tensor;
-  held->data[0] ^= std::byte{1};
+  const auto bytes = static_cast<std::size_t>(held->piece.elements()) * size_of(held->piece.serial.dtype);
+  held->data[at_end ? bytes - 1 : 0] ^= std::byte{1};
 }
 
 std::string message(const CutGpt& run) {
@@ -106,10 +107,13 @@ TEST(Replicas, ADifferenceNamesTensorAndRanks) {
   const std::string all = two ? "rank(s) 1 differ from rank(s) 0" : "rank(s) 3 differ from rank(s) 0, 1, 2";
   for (const char* whole :
        {"h.0.ln_1.weight", "wpe.weight", "adamw.m.ln_f.bias", "adamw.v.h.0.mlp.c_proj.bias"}) {
-    if (test_world().rank() == last) flip(run, whole);
-    EXPECT_THAT(message(run), testing::AllOf(testing::StartsWith(std::string(whole) + ": "), HasSubstr(all)));
-    if (test_world().rank() == last) flip(run, whole);
-    EXPECT_EQ(message(run), "");
+    for (const bool at_end : {false, true}) {
+      if (test_world().rank() == last) flip(run, whole, at_end);
+      EXPECT_THAT(message(run),
+                  testing::AllOf(testing::StartsWith(std::string(whole) + ": "), HasSubstr(all)));
+      if (test_world().rank() == last) flip(run, whole, at_end);
+      EXPECT_EQ(message(run), "");
+    }
   }
   // A part has replicas along the data axis alone.
   for (const char* cut : {"h.0.mlp.c_fc.weight", "wte.weight", "adamw.v.h.0.attn.c_attn.bias"}) {
