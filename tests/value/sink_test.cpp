@@ -165,7 +165,7 @@ TEST(Sinks, MicroBatchesAccumulateIntoTheBlockOfTheRun) {
 }
 
 // What a product writes first counts as +0 in a fresh block: the bits are those of a block of zeros, whatever
-// lay there. The tied table's second contribution, the bias and the loss are added.
+// lay there. The tied table's and the shared weight's second contributions, the bias and the loss are added.
 TEST(Sinks, AFreshBlockGetsTheBitsOfAZeroedOne) {
   for (const int threads : {1, 3}) {
     for (const std::int64_t rows : {5, 300}) {
@@ -178,10 +178,10 @@ TEST(Sinks, AFreshBlockGetsTheBitsOfAZeroedOne) {
       store.allocate(2);
       for (const char* name : {"wte", "bias", "weight"}) fill(store.values_of<float>(name), 4);
       const Value ids = graph.input("ids", {DType::i32, {rows}});
-      const Value wte = graph.parameter(table);
-      const Value x = linear(embedding(wte, ids), graph.parameter(weight)) + graph.parameter(bias);
+      const Value wte = graph.parameter(table), w = graph.parameter(weight);
+      const Value x = linear(tanh(linear(embedding(wte, ids), w)), w) + graph.parameter(bias);
       const Value loss = cross_entropy(x, wte, ids, Reduction::sum);
-      const std::vector<Value> parameters{wte, graph.parameter(bias), graph.parameter(weight)};
+      const std::vector<Value> parameters{wte, graph.parameter(bias), w};
       accumulate_gradients(loss, graph.constant(1.0, DType::f32), parameters);
       graph.accumulate("loss", loss);
       const Program program = compile(graph, {}, &store, cpu_backend());

@@ -23,6 +23,7 @@ using testing::ElementsAre;
 
 // Least squares with two weights: 4 micro-batches of 3 samples.
 struct Training {
+  ParameterDescription unused{.name = "unused", .dims = {{3, "d"}}, .init = {}, .dtype = DType::f64};
   ParameterDescription w{.name = "w", .dims = {{1, "out"}, {2, "in"}}, .init = {}, .dtype = DType::f64};
   ParameterStore store{DType::f64};
   Program program, update;
@@ -30,6 +31,7 @@ struct Training {
   int reductions = 0, decisions = 0;
 
   Training() {
+    store.add(unused);
     store.add(w);
     store.add_sum("loss");
     store.add_register("lr", DType::f64);
@@ -120,6 +122,7 @@ TEST(Step, RunsItsActionsInOrder) {
     EXPECT_NEAR(t.store.gradient_of<double>("w")[0], g[0], 1e-12);
     EXPECT_NEAR(t.store.gradient_of<double>("w")[1], g[1], 1e-12);
     EXPECT_NEAR(t.store.gradient_of<double>("loss")[0], g[2], 1e-12);
+    EXPECT_THAT(t.store.gradient_of<double>("unused"), ElementsAre(0, 0, 0));
     w = {w[0] - 0.01 * g[0], w[1] - 0.01 * g[1]};
     EXPECT_NEAR(t.store.values_of<double>("w")[0], w[0], 1e-12);
     EXPECT_NEAR(t.store.values_of<double>("w")[1], w[1], 1e-12);
@@ -194,18 +197,20 @@ TEST(Step, GathersBehindTheUpdate) {
 // Of the whole block, or of a part of it.
 TEST(Step, FindsWhatIsNotFinite) {
   Training t;
+  // Elements 0 to 2 are "unused", then two of "w", then the loss.
+  std::fill_n(t.store.gradient_of<double>("unused").begin(), 3, 0.0);
   std::fill_n(t.store.gradient_of<double>("w").begin(), 2, 1.0);
   t.store.gradient_of<double>("loss")[0] = 1;
   EXPECT_TRUE(all_finite(t.store, 0));
-  EXPECT_EQ(index_not_finite(t.store, 0), 1u);
+  EXPECT_EQ(index_not_finite(t.store, 0), 2u);
   EXPECT_EQ(first_not_finite(t.store, 0), "");
   t.store.gradient_of<double>("w")[1] = std::numeric_limits<double>::infinity();
   EXPECT_FALSE(all_finite(t.store, 0));
-  EXPECT_TRUE(all_finite(t.store, 0, Piece{0, 1}));
-  EXPECT_FALSE(all_finite(t.store, 0, Piece{1, 2}));
-  EXPECT_EQ(index_not_finite(t.store, 0, Piece{1, 2}), 0u);
-  EXPECT_EQ(index_not_finite(t.store, 0, Piece{0, 1}), 1u);
-  EXPECT_EQ(index_not_finite(t.store, 0, Piece{2, 3}), 1u);
+  EXPECT_TRUE(all_finite(t.store, 0, Piece{3, 4}));
+  EXPECT_FALSE(all_finite(t.store, 0, Piece{4, 5}));
+  EXPECT_EQ(index_not_finite(t.store, 0, Piece{4, 5}), 1u);
+  EXPECT_EQ(index_not_finite(t.store, 0, Piece{3, 4}), 2u);
+  EXPECT_EQ(index_not_finite(t.store, 0, Piece{5, 6}), 2u);
   EXPECT_EQ(first_not_finite(t.store, 0), "w");
 }
 
