@@ -15,9 +15,19 @@ Json to_json(const PlanBytes& plan) {
           {"activations", plan.activations}, {"communication", plan.communication}, {"peak", plan.peak}};
 }
 
+// What a plan and a final record begin with.
 template <class Record>
-Json mesh_of(const Record& record) {
-  return {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}};
+Json heading(std::string_view event, const Record& record) {
+  return {
+      {"event", event},
+      {"program", record.program},
+      {"commit", commit()},
+      {"mesh",
+       {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}}},
+      {"threads", record.threads},
+      {"micro_batch", record.micro_batch},
+      {"global_batch", record.global_batch},
+      {"grains", record.grains}};
 }
 
 }  // namespace
@@ -38,23 +48,16 @@ std::string line_of(const StepRecord& record) {
 }
 
 std::string line_of(const PlanRecord& record) {
-  const Json json = {{"event", "plan"},
-                     {"program", record.program},
-                     {"commit", commit()},
-                     {"mesh", mesh_of(record)},
-                     {"threads", record.threads},
-                     {"micro_batch", record.micro_batch},
-                     {"global_batch", record.global_batch},
-                     {"grains", record.grains},
-                     {"tensor_grains", record.tensor_grains},
-                     {"layout", record.layout},
-                     {"zero", record.zero},
-                     {"attention", record.attention},
-                     {"nodes", record.nodes},
-                     {"parameters", record.parameters},
-                     {"flops_per_step", record.flops_per_step},
-                     {"fullest_rank", record.fullest_rank},
-                     {"plan_bytes", to_json(record.plan_bytes)}};
+  Json json = heading("plan", record);
+  json.update({{"tensor_grains", record.tensor_grains},
+               {"layout", record.layout},
+               {"zero", record.zero},
+               {"attention", record.attention},
+               {"nodes", record.nodes},
+               {"parameters", record.parameters},
+               {"flops_per_step", record.flops_per_step},
+               {"fullest_rank", record.fullest_rank},
+               {"plan_bytes", to_json(record.plan_bytes)}});
   return json.dump();
 }
 
@@ -71,41 +74,34 @@ std::string line_of(const FinalRecord& record) {
                                            {"slowest_rank", spread.slowest_rank}};
   }
   const Quartiles& rate = record.tokens_per_second;
-  Json json = {
-      {"event", "final"},
-      {"program", record.program},
-      {"commit", commit()},
-      {"mesh", mesh_of(record)},
-      {"threads", record.threads},
-      {"micro_batch", record.micro_batch},
-      {"global_batch", record.global_batch},
-      {"grains", record.grains},
-      {"order", record.order},
-      {"reduce", record.reduce},
-      {"steps", record.steps},
-      {"loss_first", record.loss_first},
-      {"loss", record.loss},
-      {"tokens_per_second", {{"median", rate.median}, {"q1", rate.q1}, {"q3", rate.q3}}},
-      {"phase_seconds", phases},
-      {"plan_bytes", to_json(record.plan_bytes)},
-      {"used_bytes", record.used_bytes},
-      {"rss_bytes", record.rss_bytes},
-      {"base_rss_bytes", record.base_rss_bytes},
-      {"communication", {{"calls", record.communication_calls}, {"bytes", record.communication_bytes}}},
-      {"flops_per_step", record.flops_per_step},
-      {"gflops", record.gflops},
-      {"gemm_gflops", record.gemm_gflops},
-      {"work_per_thread", record.work_per_thread},
-      {"nodes", record.nodes},
-      {"parameters", record.parameters},
-      {"tensor_grains", record.tensor_grains},
-      {"layout", record.layout},
-      {"zero", record.zero},
-      {"isa", record.isa},
-      {"device", record.device},
-      {"seed", record.seed},
-      {"data", {{"path", record.data_path}, {"bytes", record.data_bytes}}},
-      {"hash", record.hash}};
+  Json json = heading("final", record);
+  json.update(
+      {{"order", record.order},
+       {"reduce", record.reduce},
+       {"steps", record.steps},
+       {"loss_first", record.loss_first},
+       {"loss", record.loss},
+       {"tokens_per_second", {{"median", rate.median}, {"q1", rate.q1}, {"q3", rate.q3}}},
+       {"phase_seconds", phases},
+       {"plan_bytes", to_json(record.plan_bytes)},
+       {"used_bytes", record.used_bytes},
+       {"rss_bytes", record.rss_bytes},
+       {"base_rss_bytes", record.base_rss_bytes},
+       {"communication", {{"calls", record.communication_calls}, {"bytes", record.communication_bytes}}},
+       {"flops_per_step", record.flops_per_step},
+       {"gflops", record.gflops},
+       {"gemm_gflops", record.gemm_gflops},
+       {"work_per_thread", record.work_per_thread},
+       {"nodes", record.nodes},
+       {"parameters", record.parameters},
+       {"tensor_grains", record.tensor_grains},
+       {"layout", record.layout},
+       {"zero", record.zero},
+       {"isa", record.isa},
+       {"device", record.device},
+       {"seed", record.seed},
+       {"data", {{"path", record.data_path}, {"bytes", record.data_bytes}}},
+       {"hash", record.hash}});
   for (const auto& [key, value] : record.extra)
     std::visit([&json, &name = key](const auto& x) { json[name] = x; }, value);
   return json.dump();
