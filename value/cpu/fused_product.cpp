@@ -11,6 +11,13 @@
 namespace graingrad::cpu {
 namespace {
 
+// Where the product and the steps before the kept value write: what is kept lies there already.
+template <class T>
+T* kept_or_result(const Call& call) {
+  T* const kept = call.out<T>(1);
+  return kept != nullptr ? kept : call.out<T>();
+}
+
 template <class T>
 Gemm<T> describe(const Call& call) {
   Gemm<T> g = product_of<T>(call);
@@ -18,7 +25,7 @@ Gemm<T> describe(const Call& call) {
     g.a = call.in<T>(0);
     g.b = call.in<T>(1);
   }
-  if (!call.outputs.empty()) g.c = call.out<T>();
+  if (!call.outputs.empty()) g.c = kept_or_result<T>(call);
   return g;
 }
 
@@ -27,9 +34,9 @@ template <class T>
 void set_touched(const Call& call, Gemm<T>& g) {
   std::size_t next = 0;
   const auto add = [&](const T* tensor) {
-    if (tensor != nullptr && next < std::size(g.touched)) g.touched[next++] = tensor;
+    if (tensor != g.c && next < std::size(g.touched)) g.touched[next++] = tensor;
   };
-  add(call.out<T>(1));
+  add(call.out<T>());
   for (std::size_t i = 2; i < call.inputs.size(); ++i)
     if (call.input_specs[i] == call.output_specs[0]) add(call.in<T>(i));
 }
@@ -43,33 +50,30 @@ template <class T>
 void run_steps(const Call& call, std::int64_t row, std::int64_t rows, std::int64_t first, std::int64_t n) {
   const auto& steps = call.attributes->integers;
   const std::int64_t columns = call.output_specs[0].shape[1], kept = steps[2], at = row * columns + first;
-  T* const c = call.out<T>() + at;
+  const T* from = kept_or_result<T>(call) + at;
   std::size_t operand = 2;
   const auto each = [&](auto&& f) {
     for (std::int64_t i = 0; i < rows; ++i) f(i * columns);
   };
-  const auto keep = [&](std::int64_t done) {
-    if (done == kept && call.outputs[1] != nullptr)
-      each([&](std::int64_t i) { std::copy_n(c + i, n, call.out<T>(1) + at + i); });
-  };
-  keep(0);
   for (std::size_t s = 3; s < steps.size(); s += 2) {
     const bool is_first = steps[s + 1] == 0;
+    T* const to =
+        (static_cast<std::int64_t>(s - 3) / 2 < kept ? kept_or_result<T>(call) : call.out<T>()) + at;
     visit(static_cast<Elementwise>(steps[s]), [&]<class F>(F) {
       if constexpr (F::kArity == 1) {
-        each([&](std::int64_t i) { unary_row<F>(c + i, c + i, n); });
+        each([&](std::int64_t i) { unary_row<F>(from + i, to + i, n); });
       } else {
         const bool whole = call.input_specs[operand] == call.output_specs[0];
         const T* const other = call.in<T>(operand) + (whole ? at : first);
         ++operand;
         each([&](std::int64_t i) {
           const T* const y = whole ? other + i : other;
-          is_first ? binary_row<F, true, true>(c + i, y, c + i, n)
-                   : binary_row<F, true, true>(y, c + i, c + i, n);
+          is_first ? binary_row<F, true, true>(from + i, y, to + i, n)
+                   : binary_row<F, true, true>(y, from + i, to + i, n);
         });
       }
     });
-    keep(static_cast<std::int64_t>(s - 3) / 2 + 1);
+    from = to;
   }
 }
 

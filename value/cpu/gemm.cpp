@@ -227,21 +227,31 @@ class Rectangle {
                          ? Ahead<T>(item_.b.at(block_.first, next_col), block_.k, std::min(group.size, left))
                          : Ahead<T>(item_.b.at(std::min(next_k, g_.k), cols.begin),
                                     std::min(kDepth, g_.k - next_k), group.size);
-    const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * ceil_div(rows.size, kBlockRows<T>);
+    const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
+    const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;
     const std::int64_t share = first ? ceil_div(ahead.lines(), tiles) : 0;
+    std::int64_t place = (group.begin - cols.begin) / kBlockCols<T> * panels;
+    T* const piece = item_.c + block_.piece * g_.stride_piece;
+    // One chain, whose sums are C's.
+    const bool plain = block_.count == 1 && block_.links[0].slot == 0, resumes = block_.links[0].resumes;
+    const bool touches = block_.completes && g_.touched[0] != nullptr;
     for (std::int64_t p = 0; p < group.size; p += kBlockCols<T>) {
-      for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>) {
+      const std::int64_t width = std::min(kBlockCols<T>, group.size - p);
+      const MatrixView<T> a =
+          packed ? MatrixView<T>{scratch_, 1, kBlockRows<T>} : item_.a.at(rows.begin, block_.first);
+      const std::int64_t panel = packed ? layout_.panel_a : kBlockRows<T> * a.row;
+      std::int64_t from = 0;
+      for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>, from += panel, ++place) {
         ahead.ask(share);
-        if (block_.completes) touch(rows.begin + i, std::min(kBlockRows<T>, rows.size - i), group.begin + p);
-        const MatrixView<T> a =
-            packed ? MatrixView<T>{scratch_ + i / kBlockRows<T> * layout_.panel_a, 1, kBlockRows<T>}
-                   : item_.a.at(rows.begin + i, block_.first);
-        run_links(
-            std::min(kBlockRows<T>, rows.size - i), std::min(kBlockCols<T>, group.size - p), a,
-            b + p * block_.k,
-            {item_.c + block_.piece * g_.stride_piece + (rows.begin + i) * g_.ldc + group.begin + p, g_.ldc},
-            (group.begin - cols.begin + p) / kBlockCols<T> * ceil_div(rows.size, kBlockRows<T>) +
-                i / kBlockRows<T>);
+        const std::int64_t height = std::min(kBlockRows<T>, rows.size - i), col = group.begin + p;
+        if (touches) touch(rows.begin + i, height, col);
+        const MatrixView<T> panel_a{a.data + from, a.row, a.col};
+        const Sums<T> c{piece + (rows.begin + i) * g_.ldc + col, g_.ldc};
+        if (plain && width == kBlockCols<T>)
+          register_sums<T>(height, block_.k, panel_a, b + p * block_.k, width, resumes ? c.data : kZeros<T>,
+                           resumes ? c.row : 0, nullptr, 0, c);
+        else
+          run_links(height, width, panel_a, b + p * block_.k, c, place);
       }
     }
   }
@@ -255,14 +265,9 @@ class Rectangle {
   }
 
   // The block's chains for one register block of C, which is number `place` among those of waiting sums.
-  void run_links(std::int64_t rows, std::int64_t cols, MatrixView<T> a, const T* b, Sums<T> c,
+  void run_links(std::int64_t rows, std::int64_t cols, const MatrixView<T>& a, const T* b, const Sums<T>& c,
                  std::int64_t place) const {
-    const Link& only = block_.links[0];
     constexpr std::int64_t kWidth = kBlockCols<T>;
-    if (block_.count == 1 && only.slot == 0 && cols == kWidth) {
-      return register_sums<T>(rows, only.k, a, b, kWidth, only.resumes ? c.data : kZeros<T>,
-                              only.resumes ? c.row : 0, nullptr, 0, c);
-    }
     // Columns that C does not have are worked on beside it; sums that neither come into the block nor leave
     // it need no more room than a register block's.
     constexpr std::int64_t kSums = kBlockRows<T> * kWidth;

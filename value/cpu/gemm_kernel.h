@@ -85,8 +85,8 @@ enum class Ends { even, rising, falling };
 /// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
 /// added in turn, the one before `others` first. `b` has consecutive columns and rows `b_row` apart.
 template <class T, int Rows, Ends E = Ends::even>
-void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, const T* start,
-                    std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
+void register_block(std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row, const T* start,
+                    std::int64_t start_row, const Sums<T>* others, int count, const Sums<T>& to) {
   using P = Packet<T>;
   using Real = typename P::Real;
   Real sum[Rows][2];
@@ -103,6 +103,11 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
   for (int i = Rows; to.row != kBlockCols<T> && i < 2 * Rows; ++i) {
     prefetch<1>(to.data, i * to.row);
     prefetch<1>(to.data, i * to.row + kBlockCols<T> - 1);
+  }
+  // The first two lines of each row of A that the next block begins with; panels follow each other.
+  for (int i = Rows; step == 1 && i < 2 * Rows; ++i) {
+    prefetch<0>(a.data, i * a.row);
+    prefetch<0>(a.data, i * a.row + 64 / static_cast<int>(sizeof(T)));
   }
   // What is added at the chain's end.
   for (int o = 1; o <= count; ++o) {
@@ -152,8 +157,9 @@ void register_block(std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_
 
 /// register_block for 1 to kBlockRows rows.
 template <class T, Ends E = Ends::even>
-void register_sums(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row,
-                   const T* start, std::int64_t start_row, const Sums<T>* others, int count, Sums<T> to) {
+void register_sums(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
+                   const T* start, std::int64_t start_row, const Sums<T>* others, int count,
+                   const Sums<T>& to) {
   const auto run = [&](auto height) {
     constexpr int kHeight = decltype(height)::value;
     if constexpr (kHeight <= kBlockRows<T>)
@@ -182,8 +188,8 @@ void register_sums(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* 
 
 /// c[rows, kBlockCols] = or += a[rows, k] b[k, kBlockCols], one chain an element.
 template <class T, Ends E = Ends::even>
-void register_rows(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* b, std::int64_t b_row, T* c,
-                   std::int64_t ldc, bool accumulate) {
+void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
+                   T* c, std::int64_t ldc, bool accumulate) {
   register_sums<T, E>(rows, k, a, b, b_row, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
                       {c, ldc});
 }
@@ -191,7 +197,7 @@ void register_rows(std::int64_t rows, std::int64_t k, MatrixView<T> a, const T* 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
 /// read.
 template <class T, Ends E = Ends::even>
-void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, MatrixView<T> a, const T* b,
+void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, const MatrixView<T>& a, const T* b,
                    std::int64_t b_row, T* c, std::int64_t ldc, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
   if (cols == kCols) return register_rows<T, E>(rows, k, a, b, b_row, c, ldc, accumulate);
