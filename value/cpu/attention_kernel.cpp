@@ -273,10 +273,17 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
   }
   for (std::int64_t i = 0; i < rows; ++i) {
     T* const out = call.out + (item * call.sequence + first + i) * ld_out + head * dim;
-    for (std::int64_t j = 0; j < dim; j += kLanes)
-      store_partial(out + j, Lanes<T>(load(sums + i * sum_row + j) / total[i]), std::min(kLanes, dim - j));
-    call.lse[(item * call.heads + head) * call.sequence + first + i] = max[i] + cpu::log(total[i]);
+    const auto mean = [&](std::int64_t j) { return Lanes<T>(load(sums + i * sum_row + j) / total[i]); };
+    std::int64_t j = 0;
+    for (; j + kLanes <= dim; j += kLanes) store(out + j, mean(j));
+    if (j < dim) store_partial(out + j, mean(j), dim - j);
   }
+  using P = Packet<T>;
+  T* const lse = call.lse + (item * call.heads + head) * call.sequence + first;
+  std::int64_t i = 0;
+  for (; i + P::kWidth <= rows; i += P::kWidth)
+    P::store(lse + i, P::load(max + i) + cpu::log<P>(P::load(total + i)));
+  for (; i < rows; ++i) lse[i] = max[i] + cpu::log(total[i]);
 }
 
 template <class T>

@@ -9,8 +9,8 @@
 namespace graingrad::cpu {
 namespace {
 
-// Columns that are summed together: their running results stay in the first-level cache.
-constexpr std::int64_t kColumns = 256;
+// Columns that are summed together: their running results stay in registers.
+constexpr std::int64_t kColumns = 32;
 
 struct Extents {
   explicit Extents(const Call& call)
@@ -37,8 +37,8 @@ struct Sum {
   static T start() {
     return T(0);
   }
-  template <class T>
-  static T combine(T a, T b) {
+  template <class P>
+  static typename P::Real combine(typename P::Real a, typename P::Real b) {
     return a + b;
   }
 };
@@ -52,11 +52,32 @@ struct Max {
   static T start() {
     return -std::numeric_limits<T>::infinity();
   }
-  template <class T>
-  static T combine(T a, T b) {
-    return larger<Scalar<T>>(a, b);
+  template <class P>
+  static typename P::Real combine(typename P::Real a, typename P::Real b) {
+    return larger<P>(a, b);
   }
 };
+
+// acc[j] = the reduction of rows [0, rows) of column j, in order; rows are `stride` apart.
+template <class R, class T>
+void reduce_rows(const T* x, std::int64_t rows, std::int64_t stride, std::int64_t columns, T* acc) {
+  using P = Packet<T>;
+  const T start = R::template start<T>();
+  if (columns == kColumns) {
+    typename P::Real running[kColumns / P::kWidth];
+    for (auto& r : running) r = P::splat(start);
+    for (std::int64_t e = 0; e < rows; ++e) {
+      for (int i = 0; i < kColumns / P::kWidth; ++i)
+        running[i] = R::template combine<P>(running[i], P::load(x + e * stride + i * P::kWidth));
+    }
+    for (int i = 0; i < kColumns / P::kWidth; ++i) P::store(acc + i * P::kWidth, running[i]);
+    return;
+  }
+  std::fill_n(acc, columns, start);
+  for (std::int64_t e = 0; e < rows; ++e)
+    for (std::int64_t j = 0; j < columns; ++j)
+      acc[j] = R::template combine<Scalar<T>>(acc[j], x[e * stride + j]);
+}
 
 // Columns by index inside a grain; `levels` has kColumns elements for each level of the tree. The sum of no
 // elements is what the reduction starts with, and of a part of the grains the piece that changes no number.
@@ -64,14 +85,13 @@ template <class R, class T>
 void reduce_columns(const T* x, T* out, const GrainRun& grains, const Piece& piece, std::int64_t stride,
                     std::int64_t columns, T* levels) {
   const auto reduce_grain = [&](std::int64_t grain, int level) {
-    T* const acc = levels + level * kColumns;
-    std::fill_n(acc, columns, R::template start<T>());
-    for (std::int64_t e = grains.begin(grain); e < grains.end(grain); ++e)
-      for (std::int64_t j = 0; j < columns; ++j) acc[j] = R::combine(acc[j], x[e * stride + j]);
+    const std::int64_t begin = grains.begin(grain);
+    reduce_rows<R>(x + begin * stride, grains.end(grain) - begin, stride, columns, levels + level * kColumns);
   };
   const auto add = [&](int level) {
     T* const to = levels + level * kColumns;
-    for (std::int64_t j = 0; j < columns; ++j) to[j] = R::combine(to[j], to[kColumns + j]);
+    for (std::int64_t j = 0; j < columns; ++j)
+      to[j] = R::template combine<Scalar<T>>(to[j], to[kColumns + j]);
   };
   if (!grains.walk(piece, reduce_grain, add))
     std::fill_n(levels, columns, grains.is_part() ? T(-0.0) : R::template start<T>());
