@@ -236,14 +236,7 @@ std::vector<Piece> Program::begun_bytes() const {
     pieces.push_back({operands[sink].offset, operands[sink].offset + specs[sink].bytes()});
   }
   std::ranges::sort(pieces, {}, &Piece::first);
-  std::vector<Piece> joined;
-  for (const Piece& piece : pieces) {
-    if (!joined.empty() && joined.back().last == piece.first)
-      joined.back().last = piece.last;
-    else
-      joined.push_back(piece);
-  }
-  return joined;
+  return pieces;
 }
 
 Cost Program::cost() const {

@@ -101,7 +101,7 @@ struct Program {
   /// Work of one replay.
   Cost cost() const;
   /// Bytes of a gradient block that a run into a fresh block (Workspace::run) writes before it reads them:
-  /// ascending, not touching.
+  /// the slices in ascending order.
   std::vector<Piece> begun_bytes() const;
 };
 

@@ -84,6 +84,22 @@ nlohmann::json final_record(Launch launch) {
   return record;
 }
 
+nlohmann::json trained_record(const Launch& launch) {
+  const nlohmann::json record = final_record(launch);
+  EXPECT_NE(record.value("hash", ""), "") << launch.program << " " << launch.arguments;
+  EXPECT_EQ(record.value("used_bytes", 0),
+            record.value(nlohmann::json::json_pointer("/plan_bytes/peak"), std::int64_t{-1}))
+      << launch.program << " " << launch.arguments;
+  return record;
+}
+
+std::string bits_of(const nlohmann::json& record) {
+  std::string text;
+  for (const char* key : {"hash", "loss_first", "loss", "w_hat"})
+    if (record.contains(key)) text += record[key].dump() + " ";
+  return text;
+}
+
 Background::Background(const Launch& launch, std::string output) {
   const std::string command = "exec " + command_of(launch) + " >" + in_quotes(output) + " 2>&1 </dev/null";
   pid_ = ::fork();

@@ -50,6 +50,12 @@ Outcome run(const Launch& launch);
 /// Runs with --json; where it fails, so does the test, and the record is empty.
 nlohmann::json final_record(Launch launch);
 
+/// final_record of a run that trains: without a hash, or with other bytes used than planned, the test fails.
+nlohmann::json trained_record(const Launch& launch);
+/// What no layout may change of a run, as text: hash, losses and a regression's weights. Numbers are printed
+/// so that they read back to the same bits.
+std::string bits_of(const nlohmann::json& record);
+
 /// A program that runs in the background, with its output in a file.
 class Background {
  public:
