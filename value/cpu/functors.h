@@ -13,31 +13,39 @@ namespace graingrad::cpu {
 // What the two forms of gelu share with their derivatives.
 namespace gelu_parts {
 
-/// x within the range where both gates differ from 0 and 1 in some digit; NaN stays.
-template <class P>
-typename P::Real limit(typename P::Real x) {
-  using T = typename P::Element;
-  return P::at_least(P::at_most(x, P::splat(T(40))), P::splat(T(-40)));
+/// Where 1 / (1 + e^(2u)) has become 0, and the exponential is not yet out of range.
+template <class T>
+inline constexpr T kTanhEnd = sizeof(T) == 4 ? T(10.7) : T(21.52);
+inline constexpr double kTwice = 1.59576912160573071176, kCube = 0.044715;  // 2 sqrt(2 / pi)
+template <class T>
+constexpr bool ends_between(double lowest, double vanishing) {
+  constexpr double x = kTanhEnd<T>, twice_u = x * kTwice * (1 + kCube * x * x);
+  return lowest < -twice_u && -twice_u < vanishing;
 }
+static_assert(ends_between<float>(math_parts::Constants<float>::kExpLow, -104));
+static_assert(ends_between<double>(math_parts::Constants<double>::kExpLow, -745.2));
 
-/// The gate 1 / (1 + e^(-2u)) and its derivative at x; `x` is limited.
+/// With u = sqrt(2 / pi) (x + 0.044715 x^3): m = -|x|, limited; the gate 1 / (1 + e^(-2u)) at m; the
+/// derivative of 2u.
 template <class P>
 struct Gate {
-  typename P::Real x, gate, slope;
+  typename P::Real m, gate, slope;
 };
 template <class P>
 Gate<P> tanh_gate(typename P::Real x) {
   using T = typename P::Element;
   using Real = typename P::Real;
-  constexpr T kTwice = T(1.59576912160573071176), kCube = T(0.044715);  // 2 sqrt(2 / pi)
-  const Real c = limit<P>(x);
-  const Real square = c * c;
-  const Real twice_u = c * kTwice * P::fma(square, P::splat(kCube), P::splat(1));
-  const Real e = cpu::exp_below<P>(math_parts::minus_absolute<P>(twice_u));
-  const Real r = T(1) / (T(1) + e);
-  const Real er = e * r;
-  const Real slope = P::fma(square, P::splat(T(3) * kTwice * kCube), P::splat(kTwice));
-  return {c, c < P::splat(0) ? er : r, er * r * slope};
+  const Real m = P::at_least(math_parts::minus_absolute<P>(x), P::splat(-kTanhEnd<T>));
+  const Real square = m * m;
+  const Real e = cpu::exp_in_range<P>(m * T(kTwice) * P::fma(square, P::splat(T(kCube)), P::splat(1)));
+  return {m, e / (T(1) + e), P::fma(square, P::splat(T(3 * kTwice * kCube)), P::splat(T(kTwice)))};
+}
+
+/// x within the range where the normal distribution function differs from 0 and 1 in some digit; NaN stays.
+template <class P>
+typename P::Real limit(typename P::Real x) {
+  using T = typename P::Element;
+  return P::at_least(P::at_most(x, P::splat(T(40))), P::splat(T(-40)));
 }
 
 /// The distribution function of the normal distribution.
@@ -118,7 +126,8 @@ struct GeluTanh {
   static constexpr int kArity = 1;
   template <class P>
   static typename P::Real of(typename P::Real x) {
-    return x * gelu_parts::tanh_gate<P>(x).gate;
+    const auto g = gelu_parts::tanh_gate<P>(x);
+    return P::fma(g.m, g.gate, P::at_least(x, P::splat(0)));
   }
 };
 /// 0.5 x (1 + erf(x / sqrt(2))).
@@ -180,8 +189,12 @@ struct GeluTanhGradient {
   static constexpr int kArity = 2;
   template <class P>
   static typename P::Real of(typename P::Real x, typename P::Real y) {
+    using T = typename P::Element;
+    using Real = typename P::Real;
     const auto g = gelu_parts::tanh_gate<P>(x);
-    return y * P::fma(g.x, g.slope, g.gate);
+    const Real at_m = P::fma(g.m, g.gate * (T(1) - g.gate) * g.slope, g.gate);
+    const Real at_x = x < P::splat(0) ? at_m : T(1) - at_m;
+    return y * at_x;
   }
 };
 /// y times the derivative of GeluErf at x.

@@ -19,14 +19,19 @@ typename P::Real exp(typename P::Real x) {
   return math_parts::scale<P>(P::fma(e.r * e.r, p, e.r) + T(1), e.n);
 }
 
-/// e^x for x up to 40, as where a maximum was taken off: exp's bits in fewer steps.
+/// e^x for x from kExpLow (where it is 0) to 40: exp's bits in fewer steps.
+template <class P>
+typename P::Real exp_in_range(typename P::Real x) {
+  using T = typename P::Element;
+  const auto e = math_parts::reduce<P>(x);
+  const typename P::Real p = math_parts::horner<P>(math_parts::Constants<T>::kExp, e.r);
+  return math_parts::scale_down<P>(P::fma(e.r * e.r, p, e.r) + T(1), e.shifted);
+}
+
+/// e^x for x up to 40, as where a maximum was taken off: exp's bits.
 template <class P>
 typename P::Real exp_below(typename P::Real x) {
-  using T = typename P::Element;
-  using C = math_parts::Constants<T>;
-  const auto e = math_parts::reduce<P>(P::at_least(x, P::splat(C::kExpLow)));
-  const typename P::Real p = math_parts::horner<P>(C::kExp, e.r);
-  return math_parts::scale_down<P>(P::fma(e.r * e.r, p, e.r) + T(1), e.shifted);
+  return exp_in_range<P>(P::at_least(x, P::splat(math_parts::Constants<typename P::Element>::kExpLow)));
 }
 
 /// The natural logarithm, 1 ulp. log(0) = -inf, log(inf) = inf, NaN for negative x and NaN.
