@@ -6,7 +6,10 @@
 namespace graingrad::nn {
 namespace {
 
+// In a scope of its own, which a rule can name: backward reads the activation's operand in any case, and may
+// make the result again.
 Value activate(Activation activation, Value x) {
+  const auto scope = x.graph().scope("act");
   switch (activation) {
     case Activation::gelu:
       return gelu(x, Gelu::tanh);

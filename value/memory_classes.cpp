@@ -66,7 +66,8 @@ class Regions {
     }
     for (NodeId id = 0; id < backward_from; ++id)
       for (const OutputRef& in : graph.inputs(id))
-        if (again_[in.node] && region[in.node] != region[id]) again_[in.node] = false;
+        if (again_[in.node] && region[in.node] != region[id] && reads_again(graph, in.node))
+          again_[in.node] = false;
     for (NodeId id = 0; id < backward_from; ++id) again_[id] = again_[id] || gathered_[id];
     for (const OutputRef& ref : outputs)
       if (ref.node < backward_from) again_[ref.node] = false;
@@ -74,6 +75,10 @@ class Regions {
   bool again(NodeId id) const { return id < again_.size() && again_[id]; }
 
  private:
+  bool reads_again(const Graph& graph, NodeId id) const {
+    const auto inputs = graph.inputs(id);
+    return std::any_of(inputs.begin(), inputs.end(), [this](OutputRef in) { return again_[in.node]; });
+  }
   // Rows gathered in front of a product, or a view of them.
   bool is_gathered(const Graph& graph, NodeId id) const {
     return &graph.op(id) == &ops::gather_to ||

@@ -126,6 +126,26 @@ TEST(Fusion, ChangesNoBitOfAGpt) {
     }
 }
 
+// A region of one node is not kept, though others read what it makes: it reads what is kept.
+TEST(Fusion, ActivationsAndNormsAreMadeAgain) {
+  GptConfig config = config_of(true, DType::f32);
+  config.kind = Layers::gpt;
+  const Result kept = run(config, {});
+  for (const auto& rules : {recompute({"h.*.mlp.act"}), recompute({"h.*.ln_1", "h.*.ln_2"}),
+                            recompute({"h.*.mlp.act", "h.*.ln_2"})}) {
+    CompileOptions options;
+    options.memory = rules;
+    const Result again = run(config, options, 2);
+    EXPECT_EQ(again.gradients, kept.gradients) << rules[0].scope;
+    EXPECT_EQ(again.instructions, kept.instructions + rules.size() * 4) << rules[0].scope;
+    EXPECT_EQ(again.cost.product_flops, kept.cost.product_flops) << rules[0].scope;
+    // Three of four layers' results, at least; the activation's have four times the width.
+    const std::int64_t rows = kSequences * config.sequence, one = rows * config.width * 4;
+    const std::int64_t results = rules[0].scope == "h.*.mlp.act" ? 4 * one : one;
+    EXPECT_LE(again.slot, kept.slot - 3 * results) << rules[0].scope;
+  }
+}
+
 TEST(MemoryRules, MatchLeadingComponents) {
   EXPECT_TRUE(matches_scope("h.*", "h.3.attn.c_attn"));
   EXPECT_TRUE(matches_scope("h.*.attn", "h.3.attn"));
