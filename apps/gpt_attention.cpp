@@ -40,7 +40,7 @@ std::string_view meaning(std::string_view scope, std::string_view op) {
   if (scope.ends_with("ln_1") || scope.ends_with("ln_2")) return "each row normalised, scaled, shifted";
   if (scope.ends_with("mlp.c_fc")) return adds ? "+ bias" : "A";
   if (scope.ends_with("mlp.c_proj")) return adds ? "+ bias" : "back to the width";
-  if (scope.ends_with("mlp") && op != "dropout") return "the activation of A";
+  if (scope.ends_with("mlp.act")) return "the activation of A";
   if (op == "dropout") return "dropout";
   return "x' = x + branch";
 }

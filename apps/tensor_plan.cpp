@@ -225,7 +225,7 @@ BlockNodes find_block(const Graph& graph, NodeId backward_from) {
     if (linear && scope == "h.0.mlp.c_fc") found.up = id;
     if (linear && scope == "h.0.mlp.c_proj") found.down = id;
     if (&op == &ops::attention || &op == &ops::softmax) found.attention = id;
-    if (scope == "h.0.mlp" && op.elementwise != Elementwise::none && !found.activation) found.activation = id;
+    if (scope == "h.0.mlp.act") found.activation = id;
     if (&op != &ops::all_reduce && &op != &ops::reduce_scatter && &op != &ops::all_gather) continue;
     NodeId from = graph.inputs(id)[0].node;
     while (&graph.op(from) == &ops::add) from = graph.inputs(from)[0].node;  // a bias

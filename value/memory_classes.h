@@ -32,10 +32,11 @@ bool matches_scope(std::string_view pattern, std::string_view scope);
 
 /// Nodes in a region of class recompute (the scope that its rule matched, "h.3.mlp") run again in the
 /// backward phase, each before its first reader there. Kept are leaves, `outputs`, and what other regions
-/// read, unless its node itself reads nothing but what is kept: a region of one node (an activation, a norm)
-/// runs again, and no run ever goes back through several regions. Of class regather, whole rows that were gathered in front of a product (gather_to) are gathered
-/// once more, from the part that this rank kept. Throws UsageError for a rule that matches no scope of the
-/// forward phase, and for one of class regather whose scope is named and gathers nothing.
+/// read, unless its node itself reads nothing but what is kept: so a region of one node (an activation, a
+/// norm) runs again, too, and no run goes back further than such a node. Of class regather, whole rows that
+/// were gathered in front of a product (gather_to) are gathered once more, from the part that this rank kept.
+/// Throws UsageError for a rule that matches no scope of the forward phase, and for one of class regather
+/// whose scope is named and gathers nothing.
 Rewritten recompute_scopes(const Graph& graph, std::span<const OutputRef> outputs, NodeId backward_from,
                            std::span<const MemoryRule> rules);
 
