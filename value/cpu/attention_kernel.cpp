@@ -273,10 +273,8 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
   }
   for (std::int64_t i = 0; i < rows; ++i) {
     T* const out = call.out + (item * call.sequence + first + i) * ld_out + head * dim;
-    const auto mean = [&](std::int64_t j) { return Lanes<T>(load(sums + i * sum_row + j) / total[i]); };
-    std::int64_t j = 0;
-    for (; j + kLanes <= dim; j += kLanes) store(out + j, mean(j));
-    if (j < dim) store_partial(out + j, mean(j), dim - j);
+    for (std::int64_t j = 0; j < dim; j += kLanes)
+      store_partial(out + j, Lanes<T>(load(sums + i * sum_row + j) / total[i]), std::min(kLanes, dim - j));
   }
   using P = Packet<T>;
   T* const lse = call.lse + (item * call.heads + head) * call.sequence + first;

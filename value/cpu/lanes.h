@@ -39,9 +39,10 @@ inline Lanes<T> load_partial(const T* p, std::int64_t n, T fill) {
   return x;
 }
 
-/// Writes the first `n` (0 to 16) lanes and nothing else.
+/// Writes the first `n` (0 to 16) lanes and nothing else. All sixteen at once: a copy of any length is slow.
 template <class T>
 inline void store_partial(T* p, const Lanes<T>& x, std::int64_t n) {
+  if (n == kLanes) return store(p, x);
   if (n > 0) std::memcpy(p, x.data(), static_cast<std::size_t>(n) * sizeof(T));
 }
 
