@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
+#include <vector>
 
 #include "nn/gpt.h"
 #include "nn/optimizer.h"
@@ -12,6 +14,7 @@
 #include "value/ops/elementwise.h"
 #include "value/ops/layout.h"
 #include "value/ops/loss.h"
+#include "value/ops/matmul.h"
 #include "value/ops/norm.h"
 #include "value/ops/random.h"
 #include "value/ops/reduce.h"
@@ -142,6 +145,40 @@ BENCHMARK(attention_block)
     ->ArgsProduct({{64, 256, 1024}, {0, 1}, {1, 2}, {0, 10}})
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
+
+// A GPT's products with the elementwise work that follows them, together (fused) or one after the other:
+// 0: dy w through gelu's gradient, 1: gelu of x w^T + b, what gelu takes is kept too, 2: x w^T + b.
+void product_and_steps(benchmark::State& state) {
+  const std::int64_t rows = state.range(0), in = state.range(1), out = state.range(2), steps = state.range(3);
+  Graph graph;
+  const Value a = graph.input("a", {DType::f32, {rows, in}});
+  std::vector<Value> results;
+  if (steps == 0) {
+    const Value w = graph.input("w", {DType::f32, {in, out}}),
+                x = graph.input("x", {DType::f32, {rows, out}});
+    results = {graph.record(ops::gelu_tanh_gradient, {x, matmul(a, w)})};
+  } else {
+    const Value w = graph.input("w", {DType::f32, {out, in}}), b = graph.input("b", {DType::f32, {out}});
+    results = {linear(a, w) + b};
+    if (steps == 1) results.push_back(gelu(results[0]));
+  }
+  ParameterStore store(DType::f32);
+  const Program program = compile(graph, results, &store, cpu_backend(), {.fuse = state.range(4) != 0});
+  Workspace workspace({&program}, store, {static_cast<int>(state.range(5)), cpu::Schedule::fixed});
+  workspace.poison(std::byte{0x3C});
+  for (auto _ : state) workspace.run(program, Phase::forward);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(1e-9 * program.cost().product_flops, benchmark::Counter::kIsIterationInvariantRate);
+}
+void products_and_steps(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "in", "out", "steps", "fused", "threads"})
+      ->UseRealTime()
+      ->Unit(benchmark::kMicrosecond);
+  for (const auto& [rows, width] : {std::pair{768, 128}, std::pair{256, 768}, std::pair{1024, 768}})
+    for (const int steps : {0, 1, 2})
+      for (const int fused : {0, 1}) bench->Args({rows, width, 4 * width, steps, fused, 2});
+}
+BENCHMARK(product_and_steps)->Apply(products_and_steps);
 
 // One step of AdamW over a GPT of 25 million parameters, far larger than any cache: 28 bytes an element.
 void adamw_step(benchmark::State& state) {

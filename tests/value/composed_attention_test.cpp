@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <string>
 
@@ -96,6 +97,21 @@ TEST(ComposedAttention, RefusesWhatDoesNotFit) {
       ADD_FAILURE() << options.sequence << ", " << options.head_dim;
     } catch (const ShapeError& error) {
       EXPECT_THAT(error.what(), testing::HasSubstr("composed_attention(f32[6, 12])"));
+    }
+  }
+}
+
+// The kernel scales the largest score: with a factor below 0 it would be the smallest.
+TEST(Attention, RefusesAScaleThatIsNotPositive) {
+  Graph graph;
+  const Value x = graph.tensor({6, 12}, Numbers(1).vector(72), DType::f32);
+  for (const double scale : {-1.0, std::nan("")}) {
+    try {
+      attention(x, {.sequence = 3, .head_dim = 2, .scale = scale});
+      ADD_FAILURE() << scale;
+    } catch (const ShapeError& error) {
+      EXPECT_THAT(error.what(), testing::StartsWith("attention(f32[6, 12])"));
+      EXPECT_THAT(error.what(), testing::HasSubstr("scale is"));
     }
   }
 }

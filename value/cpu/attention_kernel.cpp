@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <limits>
 
+#include "value/cpu/abreast.h"
 #include "value/cpu/gemm_kernel.h"
-#include "value/cpu/lanes.h"
 #include "value/cpu/math.h"
 
 namespace graingrad::cpu {
 namespace {
 
-constexpr std::int64_t kQueryRows = 128;  // of a forward tile: enough to repay packing the keys
-constexpr std::int64_t kQueryBlock = 64;  // of the backward pass
+constexpr std::int64_t kQueryRows = 256;   // of a forward tile: enough to repay packing the keys
+constexpr std::int64_t kQueryBlock = 128;  // of the backward pass
 constexpr std::int64_t kScoreRow = kKeyBlock;
 
 // Positions [begin, end) that a row's chain runs over.
@@ -102,7 +102,7 @@ struct ForwardLayout {
     sums = pieces.take(rows * ceil_div(call.head_dim, kLanes) * kLanes);
     keys = pieces.take(kKeyBlock * call.head_dim);
     values = pieces.take(kKeyBlock * padded_cols<T>(call.head_dim));
-    max = pieces.take(rows);
+    max = pieces.take(rows);  // up to a whole packet; `take` leaves room for sixteen
     total = pieces.take(rows);
     elements = pieces.taken();
   }
@@ -122,67 +122,89 @@ struct DropoutFactors {
   }
 };
 
-// Turns `count` scores of a row into weights exp(scale * s - max), joins them to the running maximum and
-// total, and rescales the row's running output. The first block starts them. Whole lanes behind `count` are
-// scratch.
-template <class T>
-void join_block(T* scores, std::int64_t count, T scale, bool first, T& max, T& total, T* sums,
-                std::int64_t row) {
-  constexpr T kLowest = -std::numeric_limits<T>::infinity();
-  const std::int64_t whole = count / kLanes * kLanes;
-  Lanes<T> largest = Lanes<T>::Constant(kLowest);
-  for (std::int64_t j = 0; j < whole; j += kLanes) {
-    const Lanes<T> x = load(scores + j) * scale;
-    store(scores + j, x);
-    largest = larger(largest, x);
-  }
-  if (whole < count) {
-    const Lanes<T> x = load(scores + whole) * scale;
-    store(scores + whole, x);
-    largest = larger(largest, keep_first(x, count - whole, kLowest));
-  }
-  const T block_max = tree_max(largest);
-  const T new_max = first ? block_max : larger<Scalar<T>>(max, block_max);
-  // Packets in place of lanes here and below keep sums in registers; the bits are those of lanes.
+// Turns the scores of each row, those of the keys that it sees, into weights exp(scale * s - max), joins them
+// to its running maximum and total, and rescales its running output. The first block starts them. What lies
+// behind a row's last score in its last lane group is scratch.
+template <class T, class F>
+[[gnu::flatten]] void join_block(T* scores, std::int64_t rows, F span, T scale, bool first, T* max, T* total,
+                                 T* sums, std::int64_t sum_row) {
   using P = Packet<T>;
-  typename P::Real sums_of_lanes[kLanes / P::kWidth] = {};
-  for (std::int64_t j = 0; j < whole; j += kLanes) {
-    for (int i = 0; i < kLanes / P::kWidth; ++i) {
-      T* const at = scores + j + i * P::kWidth;
-      const typename P::Real x = cpu::exp_below<P>(P::load(at) - new_max);
-      P::store(at, x);
-      sums_of_lanes[i] += x;
+  using L = LanePack<T>;
+  using Real = typename P::Real;
+  constexpr T kLowest = -std::numeric_limits<T>::infinity();
+  const auto larger_of = [](Real a, Real b) { return larger<P>(a, b); };
+  const auto sum_of = [](Real a, Real b) { return a + b; };
+  // As many rows abreast as a packet has elements: their trees and what is done once a row are one packet's.
+  for (std::int64_t at = 0; at < rows; at += P::kWidth) {
+    const std::int64_t abreast = std::min<std::int64_t>(P::kWidth, rows - at);
+    Real folded[P::kWidth] = {};
+    for (std::int64_t i = 0; i < abreast; ++i) {
+      const T* const row = scores + (at + i) * kScoreRow;
+      const std::int64_t end = span(at + i).end, whole = end / kLanes * kLanes;
+      auto largest = L::splat(kLowest);
+      for (std::int64_t j = 0; j < whole; j += kLanes) largest = larger<L>(largest, L::load(row + j));
+      if (whole < end)
+        largest = larger<L>(largest, keep_first<L>(L::load(row + whole), end - whole, kLowest));
+      folded[i] = fold_lanes<T>(largest, larger_of);
+    }
+    // Rounding is monotone: the largest score, scaled, is the largest scaled score.
+    Real largest = fold_rows<T>(folded, larger_of) * scale, factor = {};
+    if (!first) {
+      const Real old = P::load(max + at);
+      largest = larger<P>(old, largest);
+      factor = cpu::exp_below<P>(old - largest);
+    }
+    P::store(max + at, largest);
+    for (std::int64_t i = 0; i < abreast; ++i) {
+      T* const row = scores + (at + i) * kScoreRow;
+      const T row_max = max[at + i];
+      const std::int64_t end = span(at + i).end, whole = end / kLanes * kLanes;
+      const auto weigh = [&](T* p) {
+        const auto x = cpu::exp_below<L>(L::load(p) * scale - row_max);
+        L::store(p, x);
+        return x;
+      };
+      auto sum = L::splat(0);
+      for (std::int64_t j = 0; j < whole; j += kLanes) sum = sum + weigh(row + j);
+      if (whole < end) sum = sum + keep_first<L>(weigh(row + whole), end - whole, T(0));
+      folded[i] = fold_lanes<T>(sum, sum_of);
+    }
+    const Real block_total = fold_rows<T>(folded, sum_of);
+    P::store(total + at, first ? block_total : P::fma(P::load(total + at), factor, block_total));
+    if (first) continue;
+    T factors[P::kWidth];
+    P::store(factors, factor);
+    for (std::int64_t i = 0; i < abreast; ++i) {
+      T* const row = sums + (at + i) * sum_row;
+      // Most maxima stay, once a row has seen a few blocks.
+      for (std::int64_t j = 0; factors[i] != T(1) && j < sum_row; j += kLanes)
+        L::store(row + j, L::load(row + j) * factors[i]);
     }
   }
-  Lanes<T> sum;
-  for (int i = 0; i < kLanes / P::kWidth; ++i) P::store(sum.data() + i * P::kWidth, sums_of_lanes[i]);
-  if (whole < count) {
-    const Lanes<T> x = cpu::exp_below<T>(Lanes<T>(load(scores + whole) - new_max));
-    store(scores + whole, x);
-    sum += keep_first(x, count - whole, T(0));
-  }
-  const T block_total = tree_sum(sum);
-  if (first) {
-    total = block_total;
-  } else {
-    const T factor = cpu::exp_below(max - new_max);
-    total = std::fma(total, factor, block_total);
-    for (std::int64_t j = 0; j < row; j += kLanes) store(sums + j, Lanes<T>(load(sums + j) * factor));
-  }
-  max = new_max;
 }
 
-// Of `count` keys of a row, scores to weights after dropout, and products d_out . v to gradients of scores.
-// With factors m and undropped weights p: d_score = p (m d_out . v - delta) scale, where delta, the sum of
-// p m d_out . v over keys, is still out . d_out.
+// Of `count` keys of a row, scores to weights, and products d_out . v to gradients of scores: d_score = p
+// (d_out . v - delta) scale. Both go on to the end of the last lane group, which is scratch.
 template <class T>
-void weigh_dropped(T* weights, T* d_scores, const T* factors, std::int64_t count, T scale, T lse, T delta) {
-  using P = Packet<T>;
-  for (std::int64_t j = 0; j < count; j += P::kWidth) {
-    const typename P::Real p = cpu::exp_below<P>(P::load(weights + j) * scale - lse),
-                           m = P::load(factors + j);
-    P::store(weights + j, p * m);
-    P::store(d_scores + j, p * (m * P::load(d_scores + j) - delta) * scale);
+[[gnu::flatten]] void weigh(T* weights, T* d_scores, std::int64_t count, T scale, T lse, T delta) {
+  using L = LanePack<T>;
+  for (std::int64_t j = 0; j < count; j += kLanes) {
+    const auto p = cpu::exp_below<L>(L::load(weights + j) * scale - lse);
+    L::store(weights + j, p);
+    L::store(d_scores + j, p * (L::load(d_scores + j) - delta) * scale);
+  }
+}
+
+// The same after dropout: with factors m and undropped weights p, d_score = p (m d_out . v - delta) scale,
+// where delta, the sum of p m d_out . v over keys, is still out . d_out.
+template <class T>
+[[gnu::flatten]] void weigh_dropped(T* weights, T* d_scores, const T* factors, std::int64_t count, T scale,
+                                    T lse, T delta) {
+  using L = LanePack<T>;
+  for (std::int64_t j = 0; j < count; j += kLanes) {
+    const auto p = cpu::exp_below<L>(L::load(weights + j) * scale - lse), m = L::load(factors + j);
+    L::store(weights + j, p * m);
+    L::store(d_scores + j, p * (m * L::load(d_scores + j) - delta) * scale);
   }
 }
 
@@ -249,6 +271,12 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
   const std::int64_t sum_row = ceil_div(dim, kLanes) * kLanes;
   DropoutFactors<T> factors;
 
+  T* const out = call.out + (item * call.sequence + first) * ld_out + head * dim;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < dim; j += 64 / static_cast<std::int64_t>(sizeof(T)))
+      prefetch<1>(out, i * ld_out + j);
+  }
+
   const std::int64_t seen = call.causal ? first + rows : call.sequence;
   for (std::int64_t key = 0; key < seen; key += kKeyBlock) {
     const std::int64_t count = std::min(kKeyBlock, seen - key);
@@ -260,21 +288,19 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
     pack_columns<T>({base + key * ld + dim, 1, ld}, count, dim, keys);
     pack_columns<T>({base + key * ld + 2 * dim, ld, 1}, dim, count, values);
     score_block(q.at(skip, 0), keys, dim, scores, rows - skip, count, span);
-    for (std::int64_t i = 0; i < rows - skip; ++i) {
-      join_block(scores + i * kScoreRow, span(i).end, call.scale, key == 0, max[skip + i], total[skip + i],
-                 sums + (skip + i) * sum_row, sum_row);
-      if (call.dropout.active) {
-        factors.make(call, item, head, first + skip + i, key, span(i).end);
-        for (std::int64_t j = 0; j < span(i).end; ++j) scores[i * kScoreRow + j] *= factors.of[j];
-      }
+    join_block(scores, rows - skip, span, call.scale, key == 0, max + skip, total + skip,
+               sums + skip * sum_row, sum_row);
+    for (std::int64_t i = 0; call.dropout.active && i < rows - skip; ++i) {
+      factors.make(call, item, head, first + skip + i, key, span(i).end);
+      for (std::int64_t j = 0; j < span(i).end; ++j) scores[i * kScoreRow + j] *= factors.of[j];
     }
     ragged_product<T>({scores, kScoreRow, 1}, values, kBlockCols<T> * count, sums + skip * sum_row, sum_row,
                       rows - skip, dim, key > 0, span);
   }
   for (std::int64_t i = 0; i < rows; ++i) {
-    T* const out = call.out + (item * call.sequence + first + i) * ld_out + head * dim;
     for (std::int64_t j = 0; j < dim; j += kLanes)
-      store_partial(out + j, Lanes<T>(load(sums + i * sum_row + j) / total[i]), std::min(kLanes, dim - j));
+      store_partial(out + i * ld_out + j, Lanes<T>(load(sums + i * sum_row + j) / total[i]),
+                    std::min(kLanes, dim - j));
   }
   using P = Packet<T>;
   T* const lse = call.lse + (item * call.heads + head) * call.sequence + first;
@@ -341,19 +367,13 @@ void attention_tile(const AttentionGradient<T>& call, std::int64_t tile, void* s
       for (std::int64_t i = 0; i < rows; ++i) {
         const T row_lse = lse[first + i], row_delta = delta[first + i];
         const std::int64_t end = keys_of(i).end;
-        using P = Packet<T>;
+        T* const weight = weights + i * kScoreRow;
+        T* const d_score = d_scores + i * kScoreRow;
         if (call.dropout.active) {
           factors.make(call, item, head, first + i, key, end);
-          weigh_dropped(weights + i * kScoreRow, d_scores + i * kScoreRow, factors.of, end, call.scale,
-                        row_lse, row_delta);
-          continue;
-        }
-        for (std::int64_t j = 0; j < end; j += P::kWidth) {
-          T* const weight = weights + i * kScoreRow + j;
-          T* const to = d_scores + i * kScoreRow + j;
-          const typename P::Real p = cpu::exp_below<P>(P::load(weight) * call.scale - row_lse);
-          P::store(weight, p);
-          P::store(to, p * (P::load(to) - row_delta) * call.scale);
+          weigh_dropped(weight, d_score, factors.of, end, call.scale, row_lse, row_delta);
+        } else {
+          weigh(weight, d_score, end, call.scale, row_lse, row_delta);
         }
       }
       const std::int64_t panel = kCols * length;

@@ -36,7 +36,7 @@ struct Attention {
   T* out = nullptr;
   T* lse = nullptr;
   std::int64_t batch = 0, sequence = 0, heads = 0, head_dim = 0;
-  T scale = 1;
+  T scale = 1;  ///< more than 0
   bool causal = true;
   AttentionDropout<T> dropout = {};
 };
@@ -52,7 +52,7 @@ struct AttentionGradient {
   const T* d_out = nullptr;
   T* d_qkv = nullptr;
   std::int64_t batch = 0, sequence = 0, heads = 0, head_dim = 0;
-  T scale = 1;
+  T scale = 1;  ///< more than 0
   bool causal = true;
   AttentionDropout<T> dropout = {};
 };

@@ -94,7 +94,7 @@ struct Relu {
   static constexpr int kArity = 1;
   template <class P>
   static typename P::Real of(typename P::Real x) {
-    return x < P::splat(0) ? P::splat(0) : x;
+    return P::select(x < P::splat(0), P::splat(0), x);
   }
 };
 /// 1 where x > 0, else 0.
@@ -102,7 +102,7 @@ struct Step {
   static constexpr int kArity = 1;
   template <class P>
   static typename P::Real of(typename P::Real x) {
-    return x > P::splat(0) ? P::splat(1) : P::splat(0);
+    return P::select(x > P::splat(0), P::splat(1), P::splat(0));
   }
 };
 /// Correctly rounded square root.
@@ -193,7 +193,7 @@ struct GeluTanhGradient {
     using Real = typename P::Real;
     const auto g = gelu_parts::tanh_gate<P>(x);
     const Real at_m = P::fma(g.m, g.gate * (T(1) - g.gate) * g.slope, g.gate);
-    const Real at_x = x < P::splat(0) ? at_m : T(1) - at_m;
+    const Real at_x = P::select(x < P::splat(0), at_m, T(1) - at_m);
     return y * at_x;
   }
 };

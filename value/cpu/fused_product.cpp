@@ -5,6 +5,7 @@
 
 #include "value/cpu/elementwise_rows.h"
 #include "value/cpu/functors.h"
+#include "value/cpu/gemm_kernel.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/product.h"
 
@@ -68,6 +69,12 @@ void run_steps(const Call& call, std::int64_t row, std::int64_t rows, std::int64
         ++operand;
         each([&](std::int64_t i) {
           const T* const y = whole ? other + i : other;
+          if (whole) {
+            for (std::int64_t l = 0; l < n; l += 16) {
+              prefetch<0>(other, i + 2 * columns + l);
+              prefetch<1>(from, i + 2 * columns + l);
+            }
+          }
           is_first ? binary_row<F, true, true>(from + i, y, to + i, n)
                    : binary_row<F, true, true>(y, from + i, to + i, n);
         });

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "value/cpu/packet.h"
 
@@ -64,18 +63,6 @@ inline constexpr int kUnroll = kFusesMultiplyAdd ? 8 : 1;
 /// What a chain starts from where it does not resume another.
 template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
-
-/// A number that the compiler knows.
-template <int I>
-inline constexpr std::integral_constant<int, I> kConstant = {};
-
-/// f(kConstant<0>) to f(kConstant<N - 1>), unrolled by the language: an array that they index stays in
-/// registers.
-template <int N, class F>
-void for_constants(F&& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) { (f(kConstant<I>), ...); }
-  (std::make_integer_sequence<int, N>());
-}
 
 /// Which rows of b the rows of a register block meet: all of them rows [0, k); row i rows [i, k), where k is
 /// at least Rows - 1; or row i rows [0, k + i).

@@ -58,8 +58,7 @@ inline T tree_sum(const Lanes<T>& x) {
 /// sign of a zero and the bits of a NaN.
 template <class P>
 inline typename P::Real larger(typename P::Real a, typename P::Real b) {
-  const typename P::Real larger = b > a ? b : a;
-  return b != b ? b : larger;
+  return P::select(b != b, b, P::select(b > a, b, a));
 }
 
 /// F(packets) for each packet of one or two lane groups; `f` takes and returns Packet<T>::Real.
@@ -108,18 +107,13 @@ inline T tree_max(const Lanes<T>& x) {
   return y[0];
 }
 
-/// The first `n` (0 to 16) lanes of x, then `fill`: for tails in scratch, where what lies behind them may be
-/// read.
-template <class T>
-inline Lanes<T> keep_first(const Lanes<T>& x, std::int64_t n, T fill) {
+/// The first `n` elements of a packet (none for n <= 0, all from kWidth on), then `fill`: for tails in
+/// scratch, where what lies behind them may be read.
+template <class P>
+inline typename P::Real keep_first(typename P::Real x, std::int64_t n, typename P::Element fill) {
+  using T = typename P::Element;
   static constexpr T kIndex[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  using P = Packet<T>;
-  Lanes<T> y;
-  for (int i = 0; i < 16; i += P::kWidth) {
-    const auto kept = P::load(kIndex + i) < P::splat(static_cast<T>(n));
-    P::store(y.data() + i, kept ? P::load(x.data() + i) : P::splat(fill));
-  }
-  return y;
+  return P::select(P::load(kIndex) < P::splat(static_cast<T>(n)), x, P::splat(fill));
 }
 
 /// The sum of f(lanes) over p[0, n): 16 running sums that start at +0 at p[0], the tail on a copy whose

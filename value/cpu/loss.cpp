@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "value/cpu/abreast.h"
+#include "value/cpu/elementwise_rows.h"
 #include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/math.h"
@@ -15,8 +17,9 @@ namespace {
 
 // Rows whose logits are made, and then looked at, together, unless the attributes ask for fewer.
 constexpr std::int64_t kChunk = 256;
-// Columns between two looks at the running maximum, counted from column 0.
-constexpr std::int64_t kBlock = 2 * kLanes;
+// Columns between two looks at the running maximum, counted from column 0: few enough to stay in the
+// first-level cache from the look to the sum.
+constexpr std::int64_t kBlock = 1024;
 
 bool ignored(std::int64_t target, std::int64_t v, std::int64_t ignore_index) {
   return target < 0 || target >= v || target == ignore_index;
@@ -27,25 +30,37 @@ struct MaxAndSum {
   T max, sum;
 };
 
-// The largest logit and the sum of exp(logit - max), running over blocks of 32 columns: where the maximum
-// grows, the sum so far is scaled down.
+// The sum of exp(x - max) in lanes: 16 running sums, then the lane tree.
+template <class T>
+[[gnu::flatten]] T sum_of_exp(const T* x, std::int64_t n, T max) {
+  using L = LanePack<T>;
+  auto sum = L::splat(0);
+  std::int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) sum = sum + cpu::exp_below<L>(L::load(x + j) - max);
+  if (j < n) {
+    const Lanes<T> tail = load_partial(x + j, n - j, T(0));
+    sum = sum + keep_first<L>(cpu::exp_below<L>(L::load(tail.data()) - max), n - j, T(0));
+  }
+  Lanes<T> lanes;
+  L::store(lanes.data(), sum);
+  return tree_sum(lanes);
+}
+
+// The largest logit and the sum of exp(logit - max), running over blocks of columns: where the maximum grows,
+// the sum so far is scaled down.
 template <class T>
 MaxAndSum<T> max_and_sum(const T* x, std::int64_t n) {
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
   T max = kLowest, sum = 0;
   for (std::int64_t j = 0; j < n; j += kBlock) {
-    const bool whole = j + kBlock <= n;
-    const Lanes<T> a = whole ? load(x + j) : load_partial(x + j, std::min(kLanes, n - j), kLowest);
-    const Lanes<T> b = whole
-                           ? load(x + j + kLanes)
-                           : load_partial(x + j + kLanes, std::max<std::int64_t>(0, n - j - kLanes), kLowest);
-    const T grown = larger<Scalar<T>>(max, tree_max(larger(a, b)));
+    const std::int64_t count = std::min(kBlock, n - j);
+    const T grown = larger<Scalar<T>>(max, row_max(x + j, count));
     if (grown == kLowest) continue;  // nothing but -infinity yet: its sum is 0
     if (grown != max) {
       sum *= exp_below(max - grown);
       max = grown;
     }
-    sum += tree_sum<T>(exp_below<T>(Lanes<T>(a - max)) + exp_below<T>(Lanes<T>(b - max)));
+    sum += sum_of_exp(x + j, count, max);
   }
   return {max, sum};
 }
@@ -268,6 +283,18 @@ RowTiles gradient_rows(const Call& call) {
 }
 std::int64_t gradient_tiles(const Call& call, int) { return gradient_rows(call).count(); }
 
+// out = exp(x - lse) * scale; `out` may be x.
+template <class T>
+[[gnu::flatten]] void softmax_row(const T* x, T* out, std::int64_t n, T lse, T scale) {
+  std::int64_t j = 0;
+  const auto step = [&]<class P>(P) {
+    for (; j + P::kWidth <= n; j += P::kWidth)
+      P::store(out + j, cpu::exp_below<P>(P::load(x + j) - lse) * scale);
+  };
+  step(RowPack<T>());
+  step(Scalar<T>());
+}
+
 // d logits = softmax * d_lse, plus d_target at the target. An ignored row's target logit is its lse, so its
 // cotangents add before the product: exactly 0 where they are opposite. `out` may be the logits.
 void gradient_tile(const Call& call, int, std::int64_t i, void*) {
@@ -279,14 +306,9 @@ void gradient_tile(const Call& call, int, std::int64_t i, void*) {
       const bool is_ignored = ignored(id, columns.serial, call.attributes->integers[0]);
       const T lse = call.in<T>(1)[row], d_target = call.in<T>(4)[row];
       const T scale = is_ignored ? call.in<T>(3)[row] + d_target : call.in<T>(3)[row];
-      const auto gradient = [&](const Lanes<T>& x) {
-        return Lanes<T>(exp_below<T>(Lanes<T>(x - lse)) * scale);
-      };
       const T* x = call.in<T>(0) + row * rows.length;
       T* out = call.out<T>() + row * rows.length;
-      std::int64_t j = begin;
-      for (; j + kLanes <= end; j += kLanes) store<T>(out + j, gradient(load(x + j)));
-      if (j < end) store_partial<T>(out + j, gradient(load_partial(x + j, end - j, T(0))), end - j);
+      softmax_row(x + begin, out + begin, end - begin, lse, scale);
       if (!is_ignored && target >= begin && target < end) out[target] += d_target;
     });
   });

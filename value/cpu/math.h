@@ -10,7 +10,8 @@
 
 namespace graingrad::cpu {
 
-/// e^x, 1.1 ulp. exp(-inf) = 0, exp(inf) = inf, NaN stays. `P` is Scalar<T> or Packet<T>, here and below.
+/// e^x, 1.1 ulp. exp(-inf) = 0, exp(inf) = inf, NaN stays. `P` is a pack (value/cpu/packet.h), here and
+/// below.
 template <class P>
 typename P::Real exp(typename P::Real x) {
   using T = typename P::Element;
@@ -47,9 +48,9 @@ typename P::Real log(typename P::Real x) {
   const Real half = T(0.5) * f * f;
   const Real tail = P::fma(s, half + z * math_parts::horner<P>(C::kLog, z), k * C::kLn2Low);
   const Real y = P::fma(k, P::splat(C::kLn2High), (tail - half) + f);
-  const Real positive = x == infinity ? x : y;
-  const Real other = x == P::splat(0) ? -infinity : P::splat(std::numeric_limits<T>::quiet_NaN());
-  return x > P::splat(0) ? positive : other;
+  const Real positive = P::select(x == infinity, x, y);
+  const Real other = P::select(x == P::splat(0), -infinity, P::splat(std::numeric_limits<T>::quiet_NaN()));
+  return P::select(x > P::splat(0), positive, other);
 }
 
 /// The hyperbolic tangent, 2 ulp; odd, tanh(+-inf) = +-1, NaN stays.
@@ -59,7 +60,7 @@ typename P::Real tanh(typename P::Real x) {
   using Real = typename P::Real;
   using C = math_parts::Constants<T>;
   const Real twice = T(2) * math_parts::absolute<P>(x);
-  const auto e = math_parts::reduce<P>(twice > P::splat(C::kExp2High) ? P::splat(C::kExp2High) : twice);
+  const auto e = math_parts::reduce<P>(P::at_most(twice, P::splat(C::kExp2High)));
   // q + q_low = e^r - 1, then m + m_low = e^(2|x|) - 1.
   const Real t = (e.r * e.r) * math_parts::horner<P>(C::kExp, e.r);
   const Real q = e.r + t;
@@ -78,16 +79,16 @@ typename P::Real erf(typename P::Real x) {
   using C = math_parts::Constants<T>;
   const Real ax = math_parts::absolute<P>(x);
   const Real small = P::fma(ax, math_parts::horner<P>(C::kErf, ax * ax), ax);
-  const Real t = (ax > P::splat(C::kErfHigh) ? P::splat(C::kErfHigh) : ax) - T(1);
+  const Real t = P::at_most(ax, P::splat(C::kErfHigh)) - T(1);
   const Real large = T(1) - exp_below<P>(math_parts::horner<P>(C::kLogErfc, t));
-  return math_parts::with_sign_of<P>(ax < P::splat(1) ? small : large, x);
+  return math_parts::with_sign_of<P>(P::select(ax < P::splat(1), small, large), x);
 }
 
 /// 1 / (1 + e^-x), 2 ulp, also where the result is tiny; sigmoid(-inf) = 0, sigmoid(inf) = 1, NaN stays.
 template <class P>
 typename P::Real sigmoid(typename P::Real x) {
   const typename P::Real e = exp_below<P>(math_parts::minus_absolute<P>(x));
-  const typename P::Real numerator = x < P::splat(0) ? e : P::splat(1);
+  const typename P::Real numerator = P::select(x < P::splat(0), e, P::splat(1));
   return math_parts::quotient_with_sum<P>(numerator, P::splat(0), P::splat(1), e);
 }
 
@@ -111,18 +112,17 @@ typename P::Real pow_f64(typename P::Real x, typename P::Real y) {
   const Real p = y * log_high;
   const Real p_low = P::fma(y, log_high, -p) + y * log_low;
   const Real power =
-      math_parts::exp_of_two<P>(p, math_parts::absolute<P>(p) < P::splat(750.0) ? p_low : zero);
+      math_parts::exp_of_two<P>(p, P::select(math_parts::absolute<P>(p) < P::splat(750.0), p_low, zero));
 
   const Real half = 0.5 * y;
   const auto integral = P::floor(y) == y;
   const auto odd = integral & (P::floor(half) != half);
-  const Real sign = odd ? x : one;
-  const Bits sign_bit = std::bit_cast<Bits>(sign) & math_parts::Constants<double>::kSign;
-  Real z = std::bit_cast<Real>(std::bit_cast<Bits>(power) | sign_bit);
+  const Bits sign_bit = P::bits(P::select(odd, x, one)) & math_parts::Constants<double>::kSign;
+  Real z = P::real(P::bits(power) | sign_bit);
   const auto undefined = (x < zero) & (P::floor(y) != y) & (ax != infinity);
-  z = undefined ? P::splat(std::numeric_limits<double>::quiet_NaN()) : z;
-  z = (ax == one) & (math_parts::absolute<P>(y) == infinity) ? one : z;
-  return (x == one) | (y == zero) ? one : z;
+  z = P::select(undefined, P::splat(std::numeric_limits<double>::quiet_NaN()), z);
+  z = P::select((ax == one) & (math_parts::absolute<P>(y) == infinity), one, z);
+  return P::select((x == one) | (y == zero), one, z);
 }
 
 /// The functions above on one element.

@@ -95,24 +95,22 @@ typename P::Real horner(const typename P::Element (&c)[N], typename P::Real x) {
 template <class P>
 typename P::Real absolute(typename P::Real x) {
   using Bits = typename P::Bits;
-  return std::bit_cast<typename P::Real>(
-      static_cast<Bits>(std::bit_cast<Bits>(x) & ~Constants<typename P::Element>::kSign));
+  return P::real(static_cast<Bits>(P::bits(x) & ~Constants<typename P::Element>::kSign));
 }
 
 /// -|x|.
 template <class P>
 typename P::Real minus_absolute(typename P::Real x) {
   using Bits = typename P::Bits;
-  return std::bit_cast<typename P::Real>(
-      static_cast<Bits>(std::bit_cast<Bits>(x) | Constants<typename P::Element>::kSign));
+  return P::real(static_cast<Bits>(P::bits(x) | Constants<typename P::Element>::kSign));
 }
 
 /// A non-negative x with the sign bit of `sign`.
 template <class P>
 typename P::Real with_sign_of(typename P::Real x, typename P::Real sign) {
   using Bits = typename P::Bits;
-  const Bits bit = std::bit_cast<Bits>(sign) & Constants<typename P::Element>::kSign;
-  return std::bit_cast<typename P::Real>(static_cast<Bits>(std::bit_cast<Bits>(x) | bit));
+  const Bits bit = P::bits(sign) & Constants<typename P::Element>::kSign;
+  return P::real(static_cast<Bits>(P::bits(x) | bit));
 }
 
 /// 2^(n + more) for an n whose low bits lie in `shifted` = n + kShift; n + more within the normal exponents.
@@ -120,9 +118,9 @@ template <class P>
 typename P::Real power_of_two(typename P::Real shifted, int more = 0) {
   using C = Constants<typename P::Element>;
   using Bits = typename P::Bits;
-  const Bits n = std::bit_cast<Bits>(shifted) - (std::bit_cast<typename C::Bits>(C::kShift) - C::kBias -
-                                                 static_cast<typename C::Bits>(more));
-  return std::bit_cast<typename P::Real>(static_cast<Bits>(n << C::kMantissa));
+  const Bits n = P::bits(shifted) - (std::bit_cast<typename C::Bits>(C::kShift) - C::kBias -
+                                     static_cast<typename C::Bits>(more));
+  return P::real(static_cast<Bits>(n << C::kMantissa));
 }
 
 /// x = n ln2 + r with |r| <= 0.347; shifted = n + kShift.
@@ -210,12 +208,12 @@ Parts<P> split(typename P::Real x) {
   using Real = typename P::Real;
   using Bits = typename P::Bits;
   const auto subnormal = x < P::splat(std::numeric_limits<T>::min());
-  const Real normal = x * (subnormal ? P::splat(C::kInteger) : P::splat(1));
-  const Bits bits = std::bit_cast<Bits>(normal) + ((C::kBias << C::kMantissa) - C::kSqrtHalf);
+  const Real normal = x * P::select(subnormal, P::splat(C::kInteger), P::splat(1));
+  const Bits bits = P::bits(normal) + ((C::kBias << C::kMantissa) - C::kSqrtHalf);
   const Bits exponent = (bits >> C::kMantissa) + C::kExponentOfInteger;
-  const Real offset = subnormal ? P::splat(T(C::kBias) + T(C::kMantissa)) : P::splat(T(C::kBias));
+  const Real offset = P::select(subnormal, P::splat(T(C::kBias) + T(C::kMantissa)), P::splat(T(C::kBias)));
   const Bits mantissa = (bits & ((typename C::Bits{1} << C::kMantissa) - 1)) + C::kSqrtHalf;
-  return {(std::bit_cast<Real>(exponent) - C::kInteger) - offset, std::bit_cast<Real>(mantissa) - T(1)};
+  return {(P::real(exponent) - C::kInteger) - offset, P::real(mantissa) - T(1)};
 }
 
 /// A number as the sum of two.
@@ -253,12 +251,12 @@ Two<P> log_in_two(typename P::Real ax) {
   // log(ax) = k ln2 + 2 m; k * kLn2High is exact.
   const Real k_high = k * C::kLn2High;
   const Real sum = k_high + 2.0 * m;
-  const Real rest = k == P::splat(0.0) ? P::splat(0.0) : (k_high - sum) + 2.0 * m;
+  const Real rest = P::select(k == P::splat(0.0), P::splat(0.0), (k_high - sum) + 2.0 * m);
   const Real sum_low = rest + (2.0 * m_low + k * C::kLn2Low);
   const Real high = sum + sum_low;
   const Real infinity = P::splat(std::numeric_limits<double>::infinity());
-  const Real upper = ax < infinity ? high : ax;
-  return {ax == P::splat(0.0) ? -infinity : upper, (sum - high) + sum_low};
+  const Real upper = P::select(ax < infinity, high, ax);
+  return {P::select(ax == P::splat(0.0), -infinity, upper), (sum - high) + sum_low};
 }
 
 }  // namespace graingrad::cpu::math_parts

@@ -6,15 +6,29 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 namespace graingrad::cpu {
+
+/// A number that the compiler knows.
+template <int I>
+inline constexpr std::integral_constant<int, I> kConstant = {};
+
+/// f(kConstant<0>) to f(kConstant<N - 1>), unrolled by the language: an array that they index stays in
+/// registers.
+template <int N, class F>
+void for_constants(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) { (f(kConstant<I>), ...); }
+  (std::make_integer_sequence<int, N>());
+}
 
 /// The unsigned integer as wide as float or double.
 template <class T>
 using BitsOf = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
 
-/// Arithmetic on one element. `Real` and `Bits` take the operators + - * / & | << >>, comparisons, and `?:`
-/// on a comparison; so a function written over a pack `P` gives the same bits as Scalar<T> and as Packet<T>.
+/// Arithmetic on one element. `Real` and `Bits` take the operators + - * / & | << >> and comparisons, of
+/// which `select` chooses; so a function written over a pack `P` gives the same bits as Scalar<T>, as
+/// Packet<T> and as several packets abreast (value/cpu/abreast.h).
 template <class T>
 struct Scalar {
   using Element = T;
@@ -31,6 +45,10 @@ struct Scalar {
   static Real at_most(Real x, Real bound) { return x > bound ? bound : x; }
   static Real at_least(Real x, Real bound) { return x < bound ? bound : x; }
   static Real sqrt(Real x) { return std::sqrt(x); }
+  static Real select(bool mask, Real a, Real b) { return mask ? a : b; }
+  /// The same bits as another type.
+  static Bits bits(Real x) { return std::bit_cast<Bits>(x); }
+  static Real real(Bits x) { return std::bit_cast<Real>(x); }
 };
 
 #ifdef __FMA__
@@ -92,6 +110,26 @@ struct Packet {
     return Eigen::internal::pmax(static_cast<Native>(x), static_cast<Native>(bound));
   }
   static Real sqrt(Real x) { return Eigen::internal::psqrt(static_cast<Native>(x)); }
+  template <class Mask>
+  static Real select(Mask mask, Real a, Real b) {
+    return mask ? a : b;
+  }
+  static Bits bits(Real x) { return std::bit_cast<Bits>(x); }
+  static Real real(Bits x) { return std::bit_cast<Real>(x); }
+  /// Element j of rows[i] and element i of rows[j] change places.
+  static void transpose(Real (&rows)[kWidth]) {
+// GCC warns that a template argument cannot keep the packet's alignment attributes; PacketBlock does not need
+// them.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wignored-attributes"
+    Eigen::internal::PacketBlock<Native, kWidth> block;
+#pragma GCC diagnostic pop
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) block.packet[i] = rows[i];
+    Eigen::internal::ptranspose(block);
+#pragma GCC unroll 16
+    for (int i = 0; i < kWidth; ++i) rows[i] = block.packet[i];
+  }
 
  private:
   using Native = typename Eigen::internal::packet_traits<T>::type;

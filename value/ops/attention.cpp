@@ -44,6 +44,8 @@ std::vector<Spec> infer_attention(const OpCall& call) {
   if (!is_floating(qkv.dtype) || qkv.shape.rank() != 2)
     throw ShapeError("qkv must be floating [b*t, h*3*head_dim]");
   if (sequence < 1 || head_dim < 1) throw ShapeError("sequence and head_dim must be at least 1");
+  if (const double scale = call.attributes.reals[0]; !(scale > 0))
+    throw ShapeError("scale is " + std::to_string(scale) + "; it must be more than 0");
   if (qkv.shape[0] % sequence != 0)
     throw ShapeError("rows are not a multiple of the sequence " + std::to_string(sequence));
   if (qkv.shape[1] == 0 || qkv.shape[1] % (3 * head_dim) != 0)

@@ -9,7 +9,7 @@ struct AttentionOptions {
   /// T: rows of one sequence; the operand has B * T rows.
   std::int64_t sequence = 0;
   std::int64_t head_dim = 0;
-  /// Factor on q k^T; 0 means 1 / sqrt(head_dim).
+  /// Factor on q k^T, more than 0; 0 means 1 / sqrt(head_dim).
   double scale = 0;
   /// Row t sees keys 0 ... t only.
   bool causal = true;
