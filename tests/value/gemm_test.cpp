@@ -345,6 +345,37 @@ TYPED_TEST(GemmTest, TellsWhatIsDone) {
   }
 }
 
+// Asked for it, in whole blocks of columns: one after the other, wherever tiles are cut.
+TYPED_TEST(GemmTest, TellsOfAlignedRegions) {
+  using T = TypeParam;
+  std::mt19937_64 random(18);
+  const std::int64_t m = 300, k = 500;
+  for (const std::int64_t n : {1, 128, 333, 1500})
+    for (const bool transpose_b : {false, true}) {
+      const auto a = random_values<T>(static_cast<std::size_t>(m * k), random);
+      const auto b = random_values<T>(static_cast<std::size_t>(n * k), random);
+      std::vector<T> c(static_cast<std::size_t>(m * n)), plain(c.size());
+      Gemm<T> g{a.data(), b.data(), plain.data(), m, n, k, k, transpose_b ? k : n, n};
+      g.transpose_b = transpose_b;
+      run(g, Order::whole);
+      g.c = c.data();
+      g.aligned = true;
+      std::int64_t told = 0;
+      const GemmDone done = [&](const GemmRegion& region) {
+        const std::int64_t end = region.col + region.cols;
+        EXPECT_EQ(region.col % kGemmColumns, 0);
+        EXPECT_TRUE(end % kGemmColumns == 0 || end == n) << end;
+        told += region.rows * region.cols;
+      };
+      Scratch<T> scratch(gemm_thread_bytes(g));
+      const std::int64_t tiles = gemm_tiles(g);
+      for (std::int64_t i = 0; i < 3; ++i)
+        gemm_run(g, tiles * i / 3, tiles * (i + 1) / 3, scratch.data(), &done);
+      EXPECT_EQ(told, m * n);
+      EXPECT_EQ(c, plain);
+    }
+}
+
 TYPED_TEST(GemmTest, ScratchStaysSmall) {
   for (const std::int64_t m : {256, 50257, 1024})
     for (const std::int64_t n : {768, 50257})

@@ -295,6 +295,28 @@ TYPED_TEST(Grains, LayerNormAndItsGradientAreTheTree) {
     }
 }
 
+// With one grain the product takes the statistics of each block of columns from its tiles, in chunks of rows
+// where logits are dropped; of logits that lie there they are taken row by row.
+TYPED_TEST(Grains, StatisticsInTheProductAreThoseOfTheLogits) {
+  for (const std::int64_t v : {1, 127, 128, 129, 1000, 8200}) {
+    const std::int64_t n = 77, k = 20;
+    Doubles targets;
+    for (std::int64_t i = 0; i < n; ++i) targets.push_back(i == 3 ? -1.0 : static_cast<double>(i * 5 % v));
+    Graph graph;
+    const Value x = graph.tensor({n, k}, numbers(n * k, 8), dtype_of<TypeParam>),
+                w = graph.tensor({v, k}, numbers(v * k, 9), dtype_of<TypeParam>),
+                ids = graph.tensor({n}, targets, DType::i32);
+    const Value of_logits = graph.record(ops::softmax_stats_of_logits, {linear(x, w), ids},
+                                         {.integers = {-1}, .reals = {}, .name = {}});
+    const auto want = evaluate({of_logits, graph.output(of_logits, 1)});
+    for (const std::int64_t rows : {0, 1, 13}) {
+      const Value lse =
+          graph.record(ops::softmax_stats, {x, w, ids}, {.integers = {-1, rows}, .reals = {}, .name = {}});
+      EXPECT_EQ(evaluate({lse, graph.output(lse, 1)}), want) << v << " columns, " << rows << " rows";
+    }
+  }
+}
+
 TYPED_TEST(Grains, PartsOfAVocabularyMergeToTheWhole) {
   using T = TypeParam;
   for (const Cut& c : kCuts) {

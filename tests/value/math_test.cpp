@@ -12,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "value/cpu/elementwise_rows.h"
 #include "value/cpu/functors.h"
 
 namespace graingrad::cpu {
@@ -295,6 +296,36 @@ TYPED_TEST(MathTest, LanesAreElements) {
         ASSERT_TRUE(same(p[j], cpu::pow(y, lanes[15 - j]))) << "pow " << y << " " << lanes[15 - j];
       }
     }
+  }
+}
+
+// Rows take several packets abreast, then packets, then elements: all with the bits of elements, in rows of
+// any length.
+TYPED_TEST(MathTest, RowsAreElements) {
+  using T = TypeParam;
+  std::vector<T> x = this->arguments();
+  x.resize(std::min<std::size_t>(x.size(), 4000));
+  std::vector<T> y(x.rbegin(), x.rend()), out(x.size());
+  for (int code = 1; code <= static_cast<int>(Elementwise::gelu_erf_gradient); ++code) {
+    visit(static_cast<Elementwise>(code), [&]<class F>(F) {
+      const auto element = [&](std::size_t i) {
+        if constexpr (F::kArity == 1)
+          return F::template of<Scalar<T>>(x[i]);
+        else
+          return F::template of<Scalar<T>>(x[i], y[i]);
+      };
+      std::size_t length = 1;
+      for (std::size_t at = 0; at < x.size(); at += length, length = length % 97 + 1) {
+        length = std::min(length, x.size() - at);
+        const auto n = static_cast<std::int64_t>(length);
+        if constexpr (F::kArity == 1)
+          unary_row<F>(x.data() + at, out.data() + at, n);
+        else
+          binary_row<F, true, true>(x.data() + at, y.data() + at, out.data() + at, n);
+      }
+      for (std::size_t i = 0; i < x.size(); ++i)
+        ASSERT_TRUE(same(out[i], element(i))) << "op " << code << " of " << x[i] << ", " << y[i];
+    });
   }
 }
 

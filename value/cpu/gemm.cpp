@@ -20,7 +20,7 @@ constexpr std::int64_t kGroup = 64;  // columns of B that are packed together
 template <class T>
 constexpr std::int64_t kCols = 4096 / static_cast<std::int64_t>(sizeof(T));
 constexpr std::int64_t kColsWorthPacking = 512;
-constexpr std::int64_t kTileRows = 132, kTileCols = 128;
+constexpr std::int64_t kTileRows = 132;
 constexpr int kMostDepth = 32;  // of the tree over grains
 constexpr std::int64_t kTinyWork = 2048, kTinyCols = 4, kTinyRows = 512;
 
@@ -29,6 +29,7 @@ struct Plan {
   bool tiny = false;                      // plain chains, no packing
   std::int64_t tiles_m = 0, tiles_n = 0;  // of C
   bool along_rows = false;                // neighbouring tiles share rows of A, else columns of B
+  std::int64_t unit = 1;                  // of columns, which tiles and chunks are made of
 
   std::int64_t tiles() const { return tiles_m * tiles_n; }
   std::int64_t line() const { return along_rows ? tiles_n : tiles_m; }
@@ -58,10 +59,11 @@ Contraction contraction_of(const Gemm<T>& g) {
 template <class T>
 Plan plan_of(const Gemm<T>& g) {
   if (g.grains == 1 && (g.n < kTinyCols || g.m * g.n * g.k <= kTinyWork))
-    return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0, false};
-  Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kTileCols), g.m > g.n};
+    return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0, false, 1};
+  Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kGemmColumns), g.m > g.n,
+            g.aligned ? kGemmColumns : kBlockCols<T>};
   // Threads share an even number better.
-  if (g.batch * plan.tiles() % 2 == 1 && g.n > kBlockCols<T>) ++plan.tiles_n;
+  if (g.batch * plan.tiles() % 2 == 1 && g.n > plan.tiles_n * plan.unit) ++plan.tiles_n;
   return plan;
 }
 
@@ -74,7 +76,7 @@ GemmRegion region_of(const Gemm<T>& g, const Plan& plan, std::int64_t tile) {
   }
   const std::int64_t major = place / plan.line(), minor = place % plan.line();
   const auto [row, rows] = part_of(g.m, kBlockRows<T>, plan.tiles_m, plan.along_rows ? major : minor);
-  const auto [col, cols] = part_of(g.n, kBlockCols<T>, plan.tiles_n, plan.along_rows ? minor : major);
+  const auto [col, cols] = part_of(g.n, plan.unit, plan.tiles_n, plan.along_rows ? minor : major);
   return {item, row, rows, col, cols};
 }
 
@@ -146,11 +148,12 @@ class Ahead {
 template <class T>
 class Rectangle {
  public:
-  Rectangle(const Gemm<T>& g, const Layout<T>& layout, const GemmRegion& region, T* scratch,
-            const GemmDone* done)
+  Rectangle(const Gemm<T>& g, const Layout<T>& layout, const GemmRegion& region, std::int64_t unit,
+            T* scratch, const GemmDone* done)
       : g_(g),
         layout_(layout),
         region_(region),
+        unit_(unit),
         item_(item_of(g, region.item)),
         scratch_(scratch),
         done_(done) {}
@@ -161,7 +164,7 @@ class Rectangle {
     // Where sums wait in scratch, there is room for those of one block of rows.
     const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows) : 1;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const Part cols = inside(part_of(region_.cols, kBlockCols<T>, chunks, chunk), region_.col);
+      const Part cols = inside(part_of(region_.cols, unit_, chunks, chunk), region_.col);
       for (std::int64_t strip = 0; strip < strips; ++strip)
         run_strip(inside(part_of(region_.rows, kBlockRows<T>, strips, strip), region_.row), cols);
     }
@@ -213,7 +216,7 @@ class Rectangle {
       if (first) pack_columns(item_.b.at(block_.first, col), width, block_.k, b);
       run_group(rows, {col, width}, cols, packs, b, first);
       if (done_ == nullptr || !block_.completes) continue;
-      if (const std::int64_t end = col + width; end - done >= kTileCols || end == cols.begin + cols.size) {
+      if (const std::int64_t end = col + width; end - done >= kGemmColumns || end == cols.begin + cols.size) {
         (*done_)({region_.item, rows.begin, rows.size, done, end - done});
         done = end;
       }
@@ -299,6 +302,7 @@ class Rectangle {
   const Gemm<T>& g_;
   const Layout<T>& layout_;
   GemmRegion region_;
+  std::int64_t unit_;
   Item<T> item_;
   T* scratch_;
   const GemmDone* done_;
@@ -353,7 +357,7 @@ void gemm_run(const Gemm<T>& g, std::int64_t first, std::int64_t last, void* scr
   }
   const Layout<T> layout(g);
   while (first < last)
-    Rectangle<T>(g, layout, rectangle(g, plan, first, last), static_cast<T*>(scratch), done).run();
+    Rectangle<T>(g, layout, rectangle(g, plan, first, last), plan.unit, static_cast<T*>(scratch), done).run();
 }
 
 // Two blocks of rows and one panel of columns: at most 13 and 24 KiB.

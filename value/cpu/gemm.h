@@ -8,6 +8,9 @@
 
 namespace graingrad::cpu {
 
+/// Columns of a tile of C, and of the regions that GemmDone is told of where Gemm::aligned asks for it.
+inline constexpr std::int64_t kGemmColumns = 128;
+
 /// C = or += op(A) op(B), for each of `batch` items: C is [m, n], op(A) [m, k], op(B) [k, n], all row-major
 /// with the leading dimensions lda, ldb, ldc in elements; op transposes what is stored, so A is stored [k, m]
 /// where transpose_a. Item i's operands start i * stride elements further on; a stride of 0 shares an operand
@@ -35,6 +38,8 @@ struct Gemm {
   /// (pieces(first_grain, ..., grains), in order), `stride_piece` elements apart. A piece without elements is
   /// -0, which no sum shows, unless it is all of C.
   std::int64_t stride_piece = 0;
+  /// Regions that GemmDone is told of begin at multiples of kGemmColumns columns, and end there or with C.
+  bool aligned = false;
   /// What GemmDone will read or write at C's place in tensors laid out as C: asked for early. Null: nothing.
   const T* touched[2] = {};
 };

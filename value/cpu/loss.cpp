@@ -4,12 +4,12 @@
 
 #include <limits>
 
-#include "value/cpu/abreast.h"
 #include "value/cpu/elementwise_rows.h"
 #include "value/cpu/grain_run.h"
 #include "value/cpu/kernels.h"
 #include "value/cpu/math.h"
 #include "value/cpu/product.h"
+#include "value/cpu/row_stats.h"
 #include "value/cpu/rows.h"
 
 namespace graingrad::cpu {
@@ -17,52 +17,8 @@ namespace {
 
 // Rows whose logits are made, and then looked at, together, unless the attributes ask for fewer.
 constexpr std::int64_t kChunk = 256;
-// Columns between two looks at the running maximum, counted from column 0: few enough to stay in the
-// first-level cache from the look to the sum.
-constexpr std::int64_t kBlock = 1024;
-
 bool ignored(std::int64_t target, std::int64_t v, std::int64_t ignore_index) {
   return target < 0 || target >= v || target == ignore_index;
-}
-
-template <class T>
-struct MaxAndSum {
-  T max, sum;
-};
-
-// The sum of exp(x - max) in lanes: 16 running sums, then the lane tree.
-template <class T>
-[[gnu::flatten]] T sum_of_exp(const T* x, std::int64_t n, T max) {
-  using L = LanePack<T>;
-  auto sum = L::splat(0);
-  std::int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) sum = sum + cpu::exp_below<L>(L::load(x + j) - max);
-  if (j < n) {
-    const Lanes<T> tail = load_partial(x + j, n - j, T(0));
-    sum = sum + keep_first<L>(cpu::exp_below<L>(L::load(tail.data()) - max), n - j, T(0));
-  }
-  Lanes<T> lanes;
-  L::store(lanes.data(), sum);
-  return tree_sum(lanes);
-}
-
-// The largest logit and the sum of exp(logit - max), running over blocks of columns: where the maximum grows,
-// the sum so far is scaled down.
-template <class T>
-MaxAndSum<T> max_and_sum(const T* x, std::int64_t n) {
-  constexpr T kLowest = -std::numeric_limits<T>::infinity();
-  T max = kLowest, sum = 0;
-  for (std::int64_t j = 0; j < n; j += kBlock) {
-    const std::int64_t count = std::min(kBlock, n - j);
-    const T grown = larger<Scalar<T>>(max, row_max(x + j, count));
-    if (grown == kLowest) continue;  // nothing but -infinity yet: its sum is 0
-    if (grown != max) {
-      sum *= exp_below(max - grown);
-      max = grown;
-    }
-    sum += sum_of_exp(x + j, count, max);
-  }
-  return {max, sum};
 }
 
 // Rows are looked at with this many grains at most on the stack.
@@ -92,11 +48,8 @@ MaxAndSum<T> merge(std::int64_t grains, const MaxAndSum<T>* parts) {
 
 // log(sum(exp(x))) of a whole row, from the statistics of its grains.
 template <class T>
-T lse_of(const T* x, const GrainRun& grains) {
-  MaxAndSum<T> parts[kMostGrains];
-  for (std::int64_t g = 0; g < grains.total(); ++g)
-    parts[g] = max_and_sum(x + grains.begin(g), grains.end(g) - grains.begin(g));
-  const MaxAndSum<T> s = merge(grains.total(), parts);
+T lse_of(const MaxAndSum<T>* parts, std::int64_t grains) {
+  const MaxAndSum<T> s = merge(grains, parts);
   return s.max + log(s.sum);
 }
 
@@ -108,9 +61,11 @@ struct Columns {
   std::int64_t first, serial;  // the first serial column, and how many there are
 };
 
-// Two stages for each chunk of rows: its product, then a look at its rows. They are the same whether the
-// logits are kept or dropped with the chunk. With all columns a row gives lse and the target's logit; with a
-// part of them the maximum and the sum of each of its grains, and the target's logit if it is here.
+// Two stages for each chunk of rows: its product, which takes the statistics of each block of columns while
+// it has them in the cache, then what is made of them. Where the vocabulary has several grains, whose blocks
+// begin anywhere, the second stage takes them from the logits. These are kept or dropped with the chunk. With
+// all columns a row gives lse and the target's logit; with a part of them the maximum and the sum of each of
+// its grains, and the target's logit if it is here.
 template <class T, bool kPart>
 class Stats {
  public:
@@ -133,15 +88,21 @@ class Stats {
   }
   void run(int stage, std::int64_t first, std::int64_t last, void* scratch) const {
     const std::int64_t chunk = stage / 2;
-    if (stage % 2 == 0) return gemm_run(product(chunk), first, last, scratch);
+    if (stage % 2 == 0) {
+      const GemmDone take = [&](const GemmRegion& region) { take_blocks(chunk, region); };
+      return gemm_run(product(chunk), first, last, scratch, in_product() ? &take : nullptr);
+    }
     for (; first < last; ++first) {
       rows_of(chunk).visit_whole(first, [&](std::int64_t row, std::int64_t end) {
-        for (; row < end; ++row) statistics(chunk * chunk_ + row, logits(chunk) + row * v_);
+        for (; row < end; ++row) statistics(chunk * chunk_ + row, row, logits(chunk) + row * v_);
       });
     }
   }
-  // The chunk's logits unless they are kept.
-  std::size_t shared_bytes() const { return kept_ ? 0 : static_cast<std::size_t>(chunk_ * v_) * sizeof(T); }
+  // The statistics of the chunk's blocks, row by row maxima and then sums, and its logits unless they are
+  // kept.
+  std::size_t shared_bytes() const {
+    return static_cast<std::size_t>(stats_elements() + (kept_ ? 0 : chunk_ * v_)) * sizeof(T);
+  }
   std::size_t thread_bytes() const {
     return std::max(gemm_thread_bytes(product(0)), gemm_thread_bytes(product((rows_ - 1) / chunk_)));
   }
@@ -151,8 +112,12 @@ class Stats {
     const bool given = attributes.integers.size() > 1 && attributes.integers[1] > 0;
     return given ? attributes.integers[1] : kChunk;
   }
+  bool in_product() const { return grains_.total() == 1; }
+  std::int64_t blocks() const { return (v_ + kStatsColumns - 1) / kStatsColumns; }
+  std::int64_t stats_elements() const { return in_product() ? 2 * chunk_ * blocks() : 0; }
+  T* stats() const { return static_cast<T*>(call_.shared); }
   RowTiles rows_of(std::int64_t chunk) const {
-    return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), v_};
+    return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), in_product() ? blocks() : v_};
   }
   Gemm<T> product(std::int64_t chunk) const {
     Gemm<T> g;
@@ -165,29 +130,48 @@ class Stats {
     g.n = g.ldc = v_;
     g.k = g.lda = g.ldb = k_;
     g.transpose_b = true;
+    g.aligned = in_product();
     set_grains(g, call_.attributes->grains_of('k'));
     return g;
   }
   T* logits(std::int64_t chunk) const {
-    return kept_ ? call_.out<T>(kLogits) + chunk * chunk_ * v_ : static_cast<T*>(call_.shared);
+    return kept_ ? call_.out<T>(kLogits) + chunk * chunk_ * v_ : stats() + stats_elements();
   }
-  MaxAndSum<T> of_grain(std::int64_t grain, const T* x) const {
-    return max_and_sum(x + grains_.begin(grain), grains_.end(grain) - grains_.begin(grain));
+  void take_blocks(std::int64_t chunk, const GemmRegion& region) const {
+    static_assert(kStatsColumns == kGemmColumns);
+    constexpr std::int64_t kAbreast = Packet<T>::kWidth;
+    const T* const x = logits(chunk);
+    for (std::int64_t row = region.row; row < region.row + region.rows; row += kAbreast) {
+      const std::int64_t rows = std::min(kAbreast, region.row + region.rows - row);
+      for (std::int64_t col = region.col; col < region.col + region.cols; col += kStatsColumns) {
+        T* const max = stats() + 2 * row * blocks() + col / kStatsColumns;
+        block_stats(x + row * v_ + col, v_, rows, std::min(kStatsColumns, region.col + region.cols - col),
+                    max, max + blocks(), 2 * blocks());
+      }
+    }
   }
-  void statistics(std::int64_t row, const T* x) const {
+  MaxAndSum<T> of_grain(std::int64_t grain, std::int64_t row, const T* x) const {
+    const T* const max = stats() + 2 * row * blocks();
+    return in_product() ? stats_of_blocks(max, max + blocks(), blocks())
+                        : stats_of_row(x + grains_.begin(grain), grains_.end(grain) - grains_.begin(grain));
+  }
+  // Of row `row` of all, whose logits are `x`; it is row `in_chunk` of its chunk.
+  void statistics(std::int64_t row, std::int64_t in_chunk, const T* x) const {
     const std::int64_t target = call_.in<std::int32_t>(2)[row];
     const bool is_ignored = ignored(target, columns_.serial, call_.attributes->integers[0]);
     if constexpr (kPart) {
       T* to = call_.out<T>(0) + row;
       for (std::int64_t g = grains_.first(); g < grains_.last(); ++g, to += 2 * rows_) {
-        const MaxAndSum<T> s = of_grain(g, x);
+        const MaxAndSum<T> s = of_grain(g, in_chunk, x);
         to[0] = s.max;
         to[rows_] = s.sum;
       }
       const std::int64_t at = target - columns_.first;
       *to = !is_ignored && at >= 0 && at < v_ ? x[at] : T(-0.0);
     } else {
-      const T lse = lse_of(x, grains_);
+      MaxAndSum<T> parts[kMostGrains];
+      for (std::int64_t g = 0; g < grains_.total(); ++g) parts[g] = of_grain(g, in_chunk, x);
+      const T lse = lse_of(parts, grains_.total());
       call_.out<T>(0)[row] = lse;
       if (call_.outputs[1] != nullptr) call_.out<T>(1)[row] = is_ignored ? lse : x[target];
     }
@@ -248,8 +232,7 @@ void merge_tile(const Call& call, int, std::int64_t i, void*) {
         target_logit += *from;  // -0 on all ranks but the one that has it
         from += rows;
       }
-      const MaxAndSum<T> s = merge(n[2], parts);
-      const T lse = s.max + log(s.sum);
+      const T lse = lse_of(parts, n[2]);
       call.out<T>(0)[row] = lse;
       if (call.outputs[1] != nullptr)
         call.out<T>(1)[row] = ignored(call.in<std::int32_t>(4)[row], n[1], n[0]) ? lse : target_logit;
@@ -269,7 +252,10 @@ void of_logits_tile(const Call& call, int, std::int64_t i, void*) {
       for (; row < end; ++row) {
         const std::int64_t target = call.in<std::int32_t>(1)[row];
         const T* x = call.in<T>(0) + row * v;
-        const T lse = lse_of(x, grains);
+        MaxAndSum<T> parts[kMostGrains];
+        for (std::int64_t g = 0; g < grains.total(); ++g)
+          parts[g] = stats_of_row(x + grains.begin(g), grains.end(g) - grains.begin(g));
+        const T lse = lse_of(parts, grains.total());
         const bool is_ignored = ignored(target, v, call.attributes->integers[0]);
         call.out<T>(0)[row] = lse;
         if (call.outputs[1] != nullptr) call.out<T>(1)[row] = is_ignored ? lse : x[target];

@@ -29,7 +29,8 @@ namespace ops {
 /// x, w, targets -> lse [n], target_logit [n], logits [n, v] (optional output). attributes.integers:
 /// ignore_index, and the most rows whose logits lie in memory where output 2 is not kept (else 256; changes
 /// no bit); grains: k, the contraction, and v, the vocabulary: each grain has a maximum and a sum of its own,
-/// which run over blocks of 1024 columns counted from its first, and lse is made of them by the tree.
+/// which run over blocks of 128 columns counted from its first, 64 at a time, and lse is made of them by the
+/// tree.
 extern const Op softmax_stats;
 /// x, w, targets -> statistics [2 g + 1, n], logits [n, v] (optional output), where w is a part of the
 /// vocabulary with g grains: each grain's maximum and sum, then the target's logit, -0 where another part has
