@@ -53,8 +53,16 @@ void run_steps(const Call& call, std::int64_t row, std::int64_t rows, std::int64
   const std::int64_t columns = call.output_specs[0].shape[1], kept = steps[2], at = row * columns + first;
   const T* from = kept_or_result<T>(call) + at;
   std::size_t operand = 2;
-  const auto each = [&](auto&& f) {
-    for (std::int64_t i = 0; i < rows; ++i) f(i * columns);
+  // Calls f(offset) for each row. Where a second tensor is read, its rows and those of C, which has left the
+  // first-level cache when a tile is complete, are asked for two rows ahead.
+  const auto each = [&](const T* beside, auto&& f) {
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; beside != nullptr && j < n; j += 64 / static_cast<std::int64_t>(sizeof(T))) {
+        prefetch<0>(beside, (i + 2) * columns + j);
+        prefetch<0>(from, (i + 2) * columns + j);
+      }
+      f(i * columns);
+    }
   };
   for (std::size_t s = 3; s < steps.size(); s += 2) {
     const bool is_first = steps[s + 1] == 0;
@@ -62,19 +70,13 @@ void run_steps(const Call& call, std::int64_t row, std::int64_t rows, std::int64
         (static_cast<std::int64_t>(s - 3) / 2 < kept ? kept_or_result<T>(call) : call.out<T>()) + at;
     visit(static_cast<Elementwise>(steps[s]), [&]<class F>(F) {
       if constexpr (F::kArity == 1) {
-        each([&](std::int64_t i) { unary_row<F>(from + i, to + i, n); });
+        each(nullptr, [&](std::int64_t i) { unary_row<F>(from + i, to + i, n); });
       } else {
         const bool whole = call.input_specs[operand] == call.output_specs[0];
         const T* const other = call.in<T>(operand) + (whole ? at : first);
         ++operand;
-        each([&](std::int64_t i) {
+        each(whole ? other : nullptr, [&](std::int64_t i) {
           const T* const y = whole ? other + i : other;
-          if (whole) {
-            for (std::int64_t l = 0; l < n; l += 16) {
-              prefetch<0>(other, i + 2 * columns + l);
-              prefetch<1>(from, i + 2 * columns + l);
-            }
-          }
           is_first ? binary_row<F, true, true>(from + i, y, to + i, n)
                    : binary_row<F, true, true>(y, from + i, to + i, n);
         });
