@@ -7,8 +7,9 @@
 
 namespace graingrad::cpu {
 
-// Each functor has `kArity` operands and is written over a pack `P` (value/cpu/packet.h): one element or one
-// machine vector, with the same bits, since nothing depends on neighbours and nothing is contracted.
+// Each functor has `kArity` operands and is written over a pack `P` (value/cpu/packet.h): one element, one
+// machine vector or several abreast, with the same bits, since nothing depends on neighbours and nothing is
+// contracted; P::select chooses.
 
 // What the two forms of gelu share with their derivatives.
 namespace gelu_parts {
