@@ -100,7 +100,11 @@ void Job::enter(std::string_view scope) {
 
 int Job::leave_with(int code, const std::string& line) {
   if (!started() || last_words_ == nullptr || last_words_->size() == 1) {
-    if (speaks()) say(line);
+    if (speaks())
+      say(line);
+    else
+      // A launcher ends all ranks when one leaves with a code: not before the one that speaks has spoken.
+      std::this_thread::sleep_for(kPatience / 4);
     return code;
   }
   // If every rank failed, all come here and leave in order. If one did not, it never comes, and waits
