@@ -316,22 +316,27 @@ TYPED_TEST(GemmTest, AContractionSplitByThreadsIsSeen) {
   EXPECT_GT(different, 100);
 }
 
-// `done` hears of every element once, when it is final.
+// `done` hears of every element once, when it is final; asked for it, of whole blocks of columns.
 TYPED_TEST(GemmTest, TellsWhatIsDone) {
   using T = TypeParam;
   std::mt19937_64 random(17);
-  const std::int64_t m = 300, n = 333, k = 600;
+  const std::int64_t m = 300, k = 600;
   const auto a = random_values<T>(static_cast<std::size_t>(m * k), random);
-  const auto b = random_values<T>(static_cast<std::size_t>(n * k), random);
-  for (const std::int64_t depth : {std::int64_t{0}, k}) {
+  const auto told_of = [&](std::int64_t n, std::int64_t depth, bool transpose_b, bool aligned) {
+    const auto b = random_values<T>(static_cast<std::size_t>(n * k), random);
     std::vector<T> c(static_cast<std::size_t>(m * n)), plain(c.size());
-    Gemm<T> g{a.data(), b.data(), plain.data(), m, n, depth, k, n, n};
+    Gemm<T> g{a.data(), b.data(), plain.data(), m, n, depth, k, transpose_b ? k : n, n};
+    g.transpose_b = transpose_b;
     run(g, Order::whole);
     g.c = c.data();
+    g.aligned = aligned;
     std::vector<int> told(c.size());
     const GemmDone done = [&](const GemmRegion& region) {
+      const std::int64_t end = region.col + region.cols;
+      EXPECT_TRUE(!aligned || region.col % kGemmColumns == 0) << region.col;
+      EXPECT_TRUE(!aligned || end % kGemmColumns == 0 || end == n) << end;
       for (std::int64_t i = region.row; i < region.row + region.rows; ++i)
-        for (std::int64_t j = region.col; j < region.col + region.cols; ++j) {
+        for (std::int64_t j = region.col; j < end; ++j) {
           const auto at = static_cast<std::size_t>(i * n + j);
           ASSERT_EQ(c[at], plain[at]);
           ++told[at];
@@ -342,38 +347,11 @@ TYPED_TEST(GemmTest, TellsWhatIsDone) {
     gemm_run(g, 0, tiles / 3, scratch.data(), &done);
     gemm_run(g, tiles / 3, tiles, scratch.data(), &done);
     EXPECT_EQ(std::count(told.begin(), told.end(), 1), static_cast<std::ptrdiff_t>(told.size()));
-  }
-}
-
-// Asked for it, in whole blocks of columns: one after the other, wherever tiles are cut.
-TYPED_TEST(GemmTest, TellsOfAlignedRegions) {
-  using T = TypeParam;
-  std::mt19937_64 random(18);
-  const std::int64_t m = 300, k = 500;
-  for (const std::int64_t n : {1, 128, 333, 1500})
-    for (const bool transpose_b : {false, true}) {
-      const auto a = random_values<T>(static_cast<std::size_t>(m * k), random);
-      const auto b = random_values<T>(static_cast<std::size_t>(n * k), random);
-      std::vector<T> c(static_cast<std::size_t>(m * n)), plain(c.size());
-      Gemm<T> g{a.data(), b.data(), plain.data(), m, n, k, k, transpose_b ? k : n, n};
-      g.transpose_b = transpose_b;
-      run(g, Order::whole);
-      g.c = c.data();
-      g.aligned = true;
-      std::int64_t told = 0;
-      const GemmDone done = [&](const GemmRegion& region) {
-        const std::int64_t end = region.col + region.cols;
-        EXPECT_EQ(region.col % kGemmColumns, 0);
-        EXPECT_TRUE(end % kGemmColumns == 0 || end == n) << end;
-        told += region.rows * region.cols;
-      };
-      Scratch<T> scratch(gemm_thread_bytes(g));
-      const std::int64_t tiles = gemm_tiles(g);
-      for (std::int64_t i = 0; i < 3; ++i)
-        gemm_run(g, tiles * i / 3, tiles * (i + 1) / 3, scratch.data(), &done);
-      EXPECT_EQ(told, m * n);
-      EXPECT_EQ(c, plain);
-    }
+  };
+  for (const bool aligned : {false, true})
+    for (const bool transpose_b : {false, true})
+      for (const std::int64_t n : {1, 128, 333, 1500})
+        for (const std::int64_t depth : {std::int64_t{0}, k}) told_of(n, depth, transpose_b, aligned);
 }
 
 TYPED_TEST(GemmTest, ScratchStaysSmall) {

@@ -183,28 +183,24 @@ template <class T, class F>
   }
 }
 
-// Of `count` keys of a row, scores to weights, and products d_out . v to gradients of scores: d_score = p
-// (d_out . v - delta) scale. Both go on to the end of the last lane group, which is scratch.
-template <class T>
-[[gnu::flatten]] void weigh(T* weights, T* d_scores, std::int64_t count, T scale, T lse, T delta) {
+// Of `count` keys of a row, scores to weights after dropout, and products d_out . v to gradients of scores.
+// With factors m, which only `dropped` rows have, and undropped weights p: d_score = p (m d_out . v - delta)
+// scale, where delta, the sum of p m d_out . v over keys, is out . d_out. Both go on to the end of the last
+// lane group, which is scratch.
+template <bool dropped, class T>
+[[gnu::flatten]] void weigh(T* weights, T* d_scores, const T* factors, std::int64_t count, T scale, T lse,
+                            T delta) {
   using L = LanePack<T>;
   for (std::int64_t j = 0; j < count; j += kLanes) {
     const auto p = cpu::exp_below<L>(L::load(weights + j) * scale - lse);
-    L::store(weights + j, p);
-    L::store(d_scores + j, p * (L::load(d_scores + j) - delta) * scale);
-  }
-}
-
-// The same after dropout: with factors m and undropped weights p, d_score = p (m d_out . v - delta) scale,
-// where delta, the sum of p m d_out . v over keys, is still out . d_out.
-template <class T>
-[[gnu::flatten]] void weigh_dropped(T* weights, T* d_scores, const T* factors, std::int64_t count, T scale,
-                                    T lse, T delta) {
-  using L = LanePack<T>;
-  for (std::int64_t j = 0; j < count; j += kLanes) {
-    const auto p = cpu::exp_below<L>(L::load(weights + j) * scale - lse), m = L::load(factors + j);
-    L::store(weights + j, p * m);
-    L::store(d_scores + j, p * (m * L::load(d_scores + j) - delta) * scale);
+    auto weight = p, d_weight = L::load(d_scores + j);
+    if constexpr (dropped) {
+      const auto m = L::load(factors + j);
+      weight = p * m;
+      d_weight = m * d_weight;
+    }
+    L::store(weights + j, weight);
+    L::store(d_scores + j, p * (d_weight - delta) * scale);
   }
 }
 
@@ -273,8 +269,7 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
 
   T* const out = call.out + (item * call.sequence + first) * ld_out + head * dim;
   for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < dim; j += 64 / static_cast<std::int64_t>(sizeof(T)))
-      prefetch<1>(out, i * ld_out + j);
+    for (std::int64_t j = 0; j < dim; j += kLine<T>) prefetch<1>(out, i * ld_out + j);
   }
 
   const std::int64_t seen = call.causal ? first + rows : call.sequence;
@@ -371,9 +366,9 @@ void attention_tile(const AttentionGradient<T>& call, std::int64_t tile, void* s
         T* const d_score = d_scores + i * kScoreRow;
         if (call.dropout.active) {
           factors.make(call, item, head, first + i, key, end);
-          weigh_dropped(weight, d_score, factors.of, end, call.scale, row_lse, row_delta);
+          weigh<true>(weight, d_score, factors.of, end, call.scale, row_lse, row_delta);
         } else {
-          weigh(weight, d_score, end, call.scale, row_lse, row_delta);
+          weigh<false>(weight, d_score, factors.of, end, call.scale, row_lse, row_delta);
         }
       }
       const std::int64_t panel = kCols * length;

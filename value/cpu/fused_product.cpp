@@ -57,7 +57,7 @@ void run_steps(const Call& call, std::int64_t row, std::int64_t rows, std::int64
   // first-level cache when a tile is complete, are asked for two rows ahead.
   const auto each = [&](const T* beside, auto&& f) {
     for (std::int64_t i = 0; i < rows; ++i) {
-      for (std::int64_t j = 0; beside != nullptr && j < n; j += 64 / static_cast<std::int64_t>(sizeof(T))) {
+      for (std::int64_t j = 0; beside != nullptr && j < n; j += kLine<T>) {
         prefetch<0>(beside, (i + 2) * columns + j);
         prefetch<0>(from, (i + 2) * columns + j);
       }

@@ -29,7 +29,6 @@ struct Plan {
   bool tiny = false;                      // plain chains, no packing
   std::int64_t tiles_m = 0, tiles_n = 0;  // of C
   bool along_rows = false;                // neighbouring tiles share rows of A, else columns of B
-  std::int64_t unit = 1;                  // of columns, which tiles and chunks are made of
 
   std::int64_t tiles() const { return tiles_m * tiles_n; }
   std::int64_t line() const { return along_rows ? tiles_n : tiles_m; }
@@ -56,14 +55,19 @@ Contraction contraction_of(const Gemm<T>& g) {
   return {g.k, g.bounds, g.first_grain, g.grains};
 }
 
+// Columns that tiles and chunks are made of.
+template <class T>
+std::int64_t unit_of(const Gemm<T>& g) {
+  return g.aligned ? kGemmColumns : kBlockCols<T>;
+}
+
 template <class T>
 Plan plan_of(const Gemm<T>& g) {
   if (g.grains == 1 && (g.n < kTinyCols || g.m * g.n * g.k <= kTinyWork))
-    return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0, false, 1};
-  Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kGemmColumns), g.m > g.n,
-            g.aligned ? kGemmColumns : kBlockCols<T>};
+    return {true, ceil_div(g.m, kTinyRows), g.n > 0 ? 1 : 0, false};
+  Plan plan{false, ceil_div(g.m, kTileRows), ceil_div(g.n, kGemmColumns), g.m > g.n};
   // Threads share an even number better.
-  if (g.batch * plan.tiles() % 2 == 1 && g.n > plan.tiles_n * plan.unit) ++plan.tiles_n;
+  if (g.batch * plan.tiles() % 2 == 1 && g.n > plan.tiles_n * unit_of(g)) ++plan.tiles_n;
   return plan;
 }
 
@@ -76,7 +80,7 @@ GemmRegion region_of(const Gemm<T>& g, const Plan& plan, std::int64_t tile) {
   }
   const std::int64_t major = place / plan.line(), minor = place % plan.line();
   const auto [row, rows] = part_of(g.m, kBlockRows<T>, plan.tiles_m, plan.along_rows ? major : minor);
-  const auto [col, cols] = part_of(g.n, plan.unit, plan.tiles_n, plan.along_rows ? minor : major);
+  const auto [col, cols] = part_of(g.n, unit_of(g), plan.tiles_n, plan.along_rows ? minor : major);
   return {item, row, rows, col, cols};
 }
 
@@ -125,11 +129,11 @@ class Ahead {
         count_(b.col == 1 ? k : cols),
         length_(b.col == 1 ? cols : k) {}
 
-  std::int64_t lines() const { return count_ * ceil_div(length_, kLine); }
+  std::int64_t lines() const { return count_ * ceil_div(length_, kLine<T>); }
   void ask(std::int64_t lines) {
     for (; lines > 0 && line_ < count_; --lines) {
       prefetch_second(from_, line_ * step_ + at_);
-      at_ += kLine;
+      at_ += kLine<T>;
       if (at_ < length_) continue;
       at_ = 0;
       ++line_;
@@ -137,7 +141,6 @@ class Ahead {
   }
 
  private:
-  static constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
   const T* from_;
   std::int64_t step_, count_, length_, line_ = 0, at_ = 0;
 };
@@ -148,12 +151,11 @@ class Ahead {
 template <class T>
 class Rectangle {
  public:
-  Rectangle(const Gemm<T>& g, const Layout<T>& layout, const GemmRegion& region, std::int64_t unit,
-            T* scratch, const GemmDone* done)
+  Rectangle(const Gemm<T>& g, const Layout<T>& layout, const GemmRegion& region, T* scratch,
+            const GemmDone* done)
       : g_(g),
         layout_(layout),
         region_(region),
-        unit_(unit),
         item_(item_of(g, region.item)),
         scratch_(scratch),
         done_(done) {}
@@ -164,7 +166,7 @@ class Rectangle {
     // Where sums wait in scratch, there is room for those of one block of rows.
     const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows) : 1;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const Part cols = inside(part_of(region_.cols, unit_, chunks, chunk), region_.col);
+      const Part cols = inside(part_of(region_.cols, unit_of(g_), chunks, chunk), region_.col);
       for (std::int64_t strip = 0; strip < strips; ++strip)
         run_strip(inside(part_of(region_.rows, kBlockRows<T>, strips, strip), region_.row), cols);
     }
@@ -302,7 +304,6 @@ class Rectangle {
   const Gemm<T>& g_;
   const Layout<T>& layout_;
   GemmRegion region_;
-  std::int64_t unit_;
   Item<T> item_;
   T* scratch_;
   const GemmDone* done_;
@@ -357,7 +358,7 @@ void gemm_run(const Gemm<T>& g, std::int64_t first, std::int64_t last, void* scr
   }
   const Layout<T> layout(g);
   while (first < last)
-    Rectangle<T>(g, layout, rectangle(g, plan, first, last), plan.unit, static_cast<T*>(scratch), done).run();
+    Rectangle<T>(g, layout, rectangle(g, plan, first, last), static_cast<T*>(scratch), done).run();
 }
 
 // Two blocks of rows and one panel of columns: at most 13 and 24 KiB.

@@ -10,6 +10,10 @@
 
 namespace graingrad::cpu {
 
+/// Elements in a line of the caches.
+template <class T>
+inline constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+
 /// As prefetch<0>, into the second-level cache.
 template <class T>
 void prefetch_second(const T* p, std::int64_t i) {
@@ -94,7 +98,7 @@ void register_block(std::int64_t k, const MatrixView<T>& a, const T* b, std::int
   // The first two lines of each row of A that the next block begins with; panels follow each other.
   for (int i = Rows; step == 1 && i < 2 * Rows; ++i) {
     prefetch<0>(a.data, i * a.row);
-    prefetch<0>(a.data, i * a.row + 64 / static_cast<int>(sizeof(T)));
+    prefetch<0>(a.data, i * a.row + kLine<T>);
   }
   // What is added at the chain's end.
   for (int o = 1; o <= count; ++o) {

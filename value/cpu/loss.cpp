@@ -17,6 +17,7 @@ namespace {
 
 // Rows whose logits are made, and then looked at, together, unless the attributes ask for fewer.
 constexpr std::int64_t kChunk = 256;
+
 bool ignored(std::int64_t target, std::int64_t v, std::int64_t ignore_index) {
   return target < 0 || target >= v || target == ignore_index;
 }
@@ -138,7 +139,7 @@ class Stats {
     return kept_ ? call_.out<T>(kLogits) + chunk * chunk_ * v_ : stats() + stats_elements();
   }
   void take_blocks(std::int64_t chunk, const GemmRegion& region) const {
-    static_assert(kStatsColumns == kGemmColumns);
+    static_assert(kGemmColumns % kStatsColumns == 0);
     constexpr std::int64_t kAbreast = Packet<T>::kWidth;
     const T* const x = logits(chunk);
     for (std::int64_t row = region.row; row < region.row + region.rows; row += kAbreast) {
@@ -272,13 +273,9 @@ std::int64_t gradient_tiles(const Call& call, int) { return gradient_rows(call).
 // out = exp(x - lse) * scale; `out` may be x.
 template <class T>
 [[gnu::flatten]] void softmax_row(const T* x, T* out, std::int64_t n, T lse, T scale) {
-  std::int64_t j = 0;
-  const auto step = [&]<class P>(P) {
-    for (; j + P::kWidth <= n; j += P::kWidth)
-      P::store(out + j, cpu::exp_below<P>(P::load(x + j) - lse) * scale);
-  };
-  step(RowPack<T>());
-  step(Scalar<T>());
+  for_packs<T>(n, [&]<class P>(P, std::int64_t j) {
+    P::store(out + j, cpu::exp_below<P>(P::load(x + j) - lse) * scale);
+  });
 }
 
 // d logits = softmax * d_lse, plus d_target at the target. An ignored row's target logit is its lse, so its

@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "value/cpu/abreast.h"
-#include "value/cpu/gemm.h"
 #include "value/cpu/math.h"
 
 namespace graingrad::cpu {
@@ -18,7 +17,7 @@ struct MaxAndSum {
 };
 
 /// Columns whose statistics are taken together, counted from a row's first: part of the contract.
-inline constexpr std::int64_t kStatsColumns = kGemmColumns;
+inline constexpr std::int64_t kStatsColumns = 128;
 /// Blocks that join the running statistics together: likewise.
 inline constexpr std::int64_t kStatsBlocks = 64;
 
