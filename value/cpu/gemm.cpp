@@ -12,8 +12,11 @@
 namespace graingrad::cpu {
 namespace {
 
-// Of a packed panel of B, which stays in the first-level cache: 24 KiB, or AVX-512's 32. Four grains of 96.
-constexpr std::int64_t kDepth = (kBlockCols<float>) > 16 ? 256 : 384;
+// Elements of the contraction that packed panels hold. One of B stays in the first-level cache, 24 KiB; or,
+// of AVX-512's floats, 64 KiB in the second, which is fast enough for eight rows and spares C every other
+// visit.
+template <class T>
+constexpr std::int64_t kDepth = (kBlockCols<T>) > 16 ? 512 : 384;  // four grains of 96
 constexpr std::int64_t kRows = 264;  // of a packed block of A, which stays in the second level
 constexpr std::int64_t kGroup = 64;  // columns of B that are packed together
 // Of packed B that several blocks of A share: 4 KiB a row.
@@ -106,9 +109,9 @@ struct Layout {
   bool waits;  // sums wait in slots other than C
 
   explicit Layout(const Gemm<T>& g) {
-    const std::int64_t k = std::min(kDepth, g.k);
+    const std::int64_t k = std::min(kDepth<T>, g.k);
     const std::int64_t rows = ceil_div(std::min(g.m, kRows), kBlockRows<T>) * kBlockRows<T>;
-    const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth) - 1);
+    const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth<T>) - 1);
     waits = others > 0;
     panel_a = kBlockRows<T> * k + Packet<T>::kWidth;
     b = ceil_div(rows / kBlockRows<T> * panel_a, 16) * 16;
@@ -192,7 +195,7 @@ class Rectangle {
   }
 
   void run_strip(const Part& rows, const Part& cols) {
-    ContractionWalk walk(contraction_of(g_), g_.accumulate, kDepth);
+    ContractionWalk walk(contraction_of(g_), g_.accumulate, kDepth<T>);
     while (walk.next(block_)) {
       const std::int64_t blocks = ceil_div(rows.size, kRows);
       for (std::int64_t i = 0; i < blocks; ++i)
@@ -200,22 +203,28 @@ class Rectangle {
     }
   }
 
-  // One block of A against all columns. The first one packs them; they are kept where others follow.
+  // One block of A against all columns. The first one packs them; they are kept where others follow. Panels
+  // that are copied as they lie, not transposed, are laid by the first register block that reads them.
   void run_block(const Part& rows, const Part& cols, bool first, bool keep) {
     const MatrixView<T> a = item_.a.at(rows.begin, block_.first);
     // Rows that are contiguous need no packing where few panels of B come by.
     const bool packs = g_.transpose_a || cols.size > kColsWorthPacking;
-    if (g_.transpose_a)
-      pack_abreast<T, kBlockRows<T>>(a.data, a.col, rows.size, block_.k, scratch_, layout_.panel_a);
-    else if (packs)
+    if (g_.transpose_a) {
+      const std::int64_t full = rows.size / kBlockRows<T>;
+      pack_abreast<T, kBlockRows<T>>(a.data + full * kBlockRows<T>, a.col, rows.size % kBlockRows<T>,
+                                     block_.k, scratch_ + full * layout_.panel_a, layout_.panel_a);
+    } else if (packs) {
       pack_rows(a.data, a.row, rows.size, block_.k, scratch_, layout_.panel_a);
+    }
     // Contiguous rows of B are read a few lines each, contiguous columns one panel after the other.
     const std::int64_t group = item_.b.col == 1 ? kGroup : kBlockCols<T>;
     std::int64_t done = cols.begin;
     for (std::int64_t j = 0; j < cols.size; j += group) {
       const std::int64_t width = std::min(group, cols.size - j), col = cols.begin + j;
       T* const b = scratch_ + layout_.b + (keep ? j * block_.k : 0);
-      if (first) pack_columns(item_.b.at(block_.first, col), width, block_.k, b);
+      const std::int64_t laid = lays_b(rows) ? width / kBlockCols<T> * kBlockCols<T> : 0;
+      if (first && laid < width)
+        pack_columns(item_.b.at(block_.first, col + laid), width - laid, block_.k, b + laid * block_.k);
       run_group(rows, {col, width}, cols, packs, b, first);
       if (done_ == nullptr || !block_.completes) continue;
       if (const std::int64_t end = col + width; end - done >= kGemmColumns || end == cols.begin + cols.size) {
@@ -225,13 +234,15 @@ class Rectangle {
     }
   }
 
-  void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, const T* b, bool first) {
+  bool lays_b(const Part& rows) const { return item_.b.col == 1 && rows.size >= kBlockRows<T>; }
+
+  void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, T* b, bool first) {
     const std::int64_t next_k = block_.first + block_.k, next_col = group.begin + group.size;
     const std::int64_t left = cols.begin + cols.size - next_col;
     Ahead<T> ahead = left > 0
                          ? Ahead<T>(item_.b.at(block_.first, next_col), block_.k, std::min(group.size, left))
                          : Ahead<T>(item_.b.at(std::min(next_k, g_.k), cols.begin),
-                                    std::min(kDepth, g_.k - next_k), group.size);
+                                    std::min(kDepth<T>, g_.k - next_k), group.size);
     const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
     const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;
     const std::int64_t share = first ? ceil_div(ahead.lines(), tiles) : 0;
@@ -250,13 +261,22 @@ class Rectangle {
         ahead.ask(share);
         const std::int64_t height = std::min(kBlockRows<T>, rows.size - i), col = group.begin + p;
         if (touches) touch(rows.begin + i, height, col);
-        const MatrixView<T> panel_a{a.data + from, a.row, a.col};
+        Operands<T> operands{{a.data + from, a.row, a.col}, b + p * block_.k, kBlockCols<T>};
+        if (g_.transpose_a && col == cols.begin && height == kBlockRows<T>) {
+          operands.panel_a = scratch_ + from;
+          operands.a = item_.a.at(rows.begin + i, block_.first);
+        }
+        if (first && i == 0 && width == kBlockCols<T> && lays_b(rows)) {
+          operands.panel_b = b + p * block_.k;
+          operands.b = item_.b.at(block_.first, col).data;
+          operands.b_row = item_.b.row;
+        }
         const Sums<T> c{piece + (rows.begin + i) * g_.ldc + col, g_.ldc};
         if (plain && width == kBlockCols<T>)
-          register_sums<T>(height, block_.k, panel_a, b + p * block_.k, width, resumes ? c.data : kZeros<T>,
-                           resumes ? c.row : 0, nullptr, 0, c);
+          register_sums<T>(height, block_.k, operands, resumes ? c.data : kZeros<T>, resumes ? c.row : 0,
+                           nullptr, 0, c);
         else
-          run_links(height, width, panel_a, b + p * block_.k, c, place);
+          run_links(height, width, operands, c, place);
       }
     }
   }
@@ -270,7 +290,7 @@ class Rectangle {
   }
 
   // The block's chains for one register block of C, which is number `place` among those of waiting sums.
-  void run_links(std::int64_t rows, std::int64_t cols, const MatrixView<T>& a, const T* b, const Sums<T>& c,
+  void run_links(std::int64_t rows, std::int64_t cols, const Operands<T>& operands, const Sums<T>& c,
                  std::int64_t place) const {
     constexpr std::int64_t kWidth = kBlockCols<T>;
     // Columns that C does not have are worked on beside it; sums that neither come into the block nor leave
@@ -291,8 +311,7 @@ class Rectangle {
     for (int l = 0; l < block_.count; ++l) {
       const Link& link = block_.links[static_cast<std::size_t>(l)];
       const Sums<T>* const slot = slots + link.slot;
-      const std::int64_t into = link.first - block_.first;
-      register_sums<T>(rows, link.k, a.at(0, into), b + into * kWidth, kWidth,
+      register_sums<T>(rows, link.k, operands.at(link.first - block_.first),
                        link.resumes ? slot->data : kZeros<T>, link.resumes ? slot->row : 0, slot, link.adds,
                        l == block_.into_c ? result : *(slot - link.adds));
     }

@@ -64,6 +64,10 @@ struct Sums {
 /// instructions.
 inline constexpr int kUnroll = kFusesMultiplyAdd ? 8 : 1;
 
+/// Rows of an operand that are asked for ahead of the one that is copied, since the processor cannot guess
+/// them: few enough not to evict each other where their distance is a multiple of 4 KiB.
+inline constexpr std::int64_t kRowsAhead = 8;
+
 /// What a chain starts from where it does not resume another.
 template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
@@ -72,20 +76,43 @@ inline constexpr T kZeros[kBlockCols<T>] = {};
 /// at least Rows - 1; or row i rows [0, k + i).
 enum class Ends { even, rising, falling };
 
+/// What a register block multiplies: `b` has consecutive columns and rows `b_row` apart. Where a panel is
+/// null, that is all; else the block is the first of many to read the operand, and lays it out for them in
+/// passing: column l of `a`, whose rows are consecutive, goes to panel_a + l * kBlockRows, row l of `b` to
+/// panel_b + l * kBlockCols.
+template <class T>
+struct Operands {
+  MatrixView<T> a;
+  const T* b;
+  std::int64_t b_row;
+  T* panel_a = nullptr;
+  T* panel_b = nullptr;
+
+  /// From element l of the contraction on.
+  Operands at(std::int64_t l) const {
+    return {a.at(0, l), b + l * b_row, b_row, panel_a == nullptr ? nullptr : panel_a + l * kBlockRows<T>,
+            panel_b == nullptr ? nullptr : panel_b + l * kBlockCols<T>};
+  }
+};
+
 /// to[Rows, kBlockCols] = a[Rows, k] b[k, kBlockCols] + others: each element is one chain of fused
 /// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
-/// added in turn, the one before `others` first. `b` has consecutive columns and rows `b_row` apart.
-template <class T, int Rows, Ends E = Ends::even>
-void register_block(std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row, const T* start,
-                    std::int64_t start_row, const Sums<T>* others, int count, const Sums<T>& to) {
+/// added in turn, the one before `others` first. Writes panels as `lays_a` and `lays_b` say.
+template <class T, int Rows, Ends E = Ends::even, bool lays_a = false, bool lays_b = false>
+void register_block(std::int64_t k, const Operands<T>& operands, const T* start, std::int64_t start_row,
+                    const Sums<T>* others, int count, const Sums<T>& to) {
   using P = Packet<T>;
   using Real = typename P::Real;
+  const MatrixView<T> a = operands.a;
+  const T* b = operands.b;
+  const std::int64_t b_row = operands.b_row;
+  T *panel_a = operands.panel_a, *panel_b = operands.panel_b;
   Real sum[Rows][2];
   const T* rows[Rows];
   // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
-    rows[i] = a.data + i * a.row;
+    rows[i] = a.data + (lays_a ? i : i * a.row);
     sum[i][0] = P::load(start + i * start_row);
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
@@ -122,6 +149,18 @@ void register_block(std::int64_t k, const MatrixView<T>& a, const T* b, std::int
   for (std::int64_t l = E == Ends::rising ? Rows - 1 : 0; l < k; ++l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
+    if constexpr (lays_a) {
+      std::memcpy(panel_a, rows[0] + l * step, Rows * sizeof(T));
+      panel_a += Rows;
+      prefetch<0>(rows[0], (l + kRowsAhead) * step);
+    }
+    if constexpr (lays_b) {
+      prefetch<0>(b, kRowsAhead * b_row);
+      prefetch<0>(b, kRowsAhead * b_row + kBlockCols<T> - 1);
+      P::store(panel_b, b0);
+      P::store(panel_b + P::kWidth, b1);
+      panel_b += kBlockCols<T>;
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const Real x = P::splat(rows[i][l * step]);
@@ -146,15 +185,23 @@ void register_block(std::int64_t k, const MatrixView<T>& a, const T* b, std::int
   }
 }
 
-/// register_block for 1 to kBlockRows rows.
+/// register_block for 1 to kBlockRows rows; panels are laid by all kBlockRows alone.
 template <class T, Ends E = Ends::even>
-void register_sums(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
-                   const T* start, std::int64_t start_row, const Sums<T>* others, int count,
-                   const Sums<T>& to) {
+void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operands, const T* start,
+                   std::int64_t start_row, const Sums<T>* others, int count, const Sums<T>& to) {
+  if constexpr (E == Ends::even) {
+    constexpr int kAll = static_cast<int>(kBlockRows<T>);
+    if (operands.panel_a != nullptr && operands.panel_b != nullptr)
+      return register_block<T, kAll, E, true, true>(k, operands, start, start_row, others, count, to);
+    if (operands.panel_a != nullptr)
+      return register_block<T, kAll, E, true, false>(k, operands, start, start_row, others, count, to);
+    if (operands.panel_b != nullptr)
+      return register_block<T, kAll, E, false, true>(k, operands, start, start_row, others, count, to);
+  }
   const auto run = [&](auto height) {
     constexpr int kHeight = decltype(height)::value;
     if constexpr (kHeight <= kBlockRows<T>)
-      register_block<T, kHeight, E>(k, a, b, b_row, start, start_row, others, count, to);
+      register_block<T, kHeight, E>(k, operands, start, start_row, others, count, to);
   };
   switch (rows) {
     case 1:
@@ -181,7 +228,7 @@ void register_sums(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, co
 template <class T, Ends E = Ends::even>
 void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
                    T* c, std::int64_t ldc, bool accumulate) {
-  register_sums<T, E>(rows, k, a, b, b_row, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
+  register_sums<T, E>(rows, k, {a, b, b_row}, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
                       {c, ldc});
 }
 
@@ -280,16 +327,14 @@ void pack_abreast(const T* in, std::int64_t row, std::int64_t lines, std::int64_
                   std::int64_t panel) {
   const std::int64_t full = lines / Width;
   constexpr std::int64_t kCopy = Width + kPanelSlack<T, Width>;
-  // Eight rows at a time: few enough not to evict each other where their distance is a multiple of 4 KiB.
-  constexpr std::int64_t kRows = 8;
-  for (std::int64_t first = 0; first < k; first += kRows) {
-    const std::int64_t last = std::min(first + kRows, k);
+  for (std::int64_t first = 0; first < k; first += kRowsAhead) {
+    const std::int64_t last = std::min(first + kRowsAhead, k);
     for (std::int64_t p = 0; p < full; ++p) {
       const bool whole = p * Width + kCopy <= lines;
       for (std::int64_t l = first; l < last; ++l) {
         const T* const from = in + l * row + p * Width;
         T* const to = out + p * panel + l * Width;
-        prefetch<0>(from, kRows * row);
+        prefetch<0>(from, kRowsAhead * row);
         if (whole)
           std::memcpy(to, from, kCopy * sizeof(T));
         else
