@@ -122,32 +122,6 @@ struct Layout {
   }
 };
 
-// Asks for the lines of a part of B, a few at a time, before it is packed.
-template <class T>
-class Ahead {
- public:
-  Ahead(MatrixView<T> b, std::int64_t k, std::int64_t cols)
-      : from_(b.data),
-        step_(b.col == 1 ? b.row : b.col),
-        count_(b.col == 1 ? k : cols),
-        length_(b.col == 1 ? cols : k) {}
-
-  std::int64_t lines() const { return count_ * ceil_div(length_, kLine<T>); }
-  void ask(std::int64_t lines) {
-    for (; lines > 0 && line_ < count_; --lines) {
-      prefetch_second(from_, line_ * step_ + at_);
-      at_ += kLine<T>;
-      if (at_ < length_) continue;
-      at_ = 0;
-      ++line_;
-    }
-  }
-
- private:
-  const T* from_;
-  std::int64_t step_, count_, length_, line_ = 0, at_ = 0;
-};
-
 // A rectangle of C: columns by chunks, the contraction by blocks, rows by blocks; of these, panels of B meet
 // panels of A. A tile packs for itself: no thread waits for another or fetches what another has just written,
 // and blocks are read while hot.
