@@ -2,12 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <vector>
 
 #include "apps/support/build_info.h"
+#include "tests/apps/folder.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -36,11 +36,8 @@ class CliTest : public testing::Test {
                 {"tree", "allreduce", "gather-broadcast"});
     cli_.text("--data", settings_.data, "Text to train on", "FILE");
     cli_.toggle("--untie", settings_.untie, "Untie the head");
-    std::string name = testing::TempDir() + "graingrad_config_XXXXXX";
-    ::close(::mkstemp(name.data()));
-    config_ = name;
+    write_config("");
   }
-  ~CliTest() override { ::unlink(config_.c_str()); }
 
   Cli::Next parse(std::vector<const char*> arguments) {
     arguments.insert(arguments.begin(), "trainer");
@@ -60,7 +57,8 @@ class CliTest : public testing::Test {
 
   Settings settings_;
   Cli cli_;
-  std::string config_;
+  const test::Folder folder_;
+  const std::string config_ = folder_ / "config";
 };
 
 TEST_F(CliTest, DefaultsStay) {

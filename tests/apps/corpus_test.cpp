@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "apps/support/build_info.h"
+#include "tests/apps/folder.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -23,14 +24,8 @@ using testing::HasSubstr;
 
 class CorpusTest : public testing::Test {
  protected:
-  CorpusTest() {
-    std::string name = testing::TempDir() + "graingrad_corpus_XXXXXX";
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~CorpusTest() override { std::filesystem::remove_all(folder_); }
-
   std::string file(const std::string& content) const {
-    const std::string path = folder_ + "/text";
+    const std::string path = folder_ / "text";
     std::ofstream(path, std::ios::binary) << content;
     return path;
   }
@@ -44,7 +39,7 @@ class CorpusTest : public testing::Test {
     }
   }
 
-  std::string folder_;
+  const test::Folder folder_;
 };
 
 std::string counting_bytes(int count) {
@@ -54,13 +49,13 @@ std::string counting_bytes(int count) {
 }
 
 TEST_F(CorpusTest, RefusesBadFilesNamingFileAndReason) {
-  EXPECT_THAT(refusal(folder_ + "/absent", 4),
-              AllOf(HasSubstr(folder_ + "/absent"), HasSubstr("No such file")));
-  EXPECT_THAT(refusal(folder_, 4), AllOf(HasSubstr(folder_), HasSubstr("is a directory")));
-  EXPECT_THAT(refusal(file(""), 4), AllOf(HasSubstr(folder_ + "/text"), HasSubstr("is empty")));
+  EXPECT_THAT(refusal(folder_ / "absent", 4),
+              AllOf(HasSubstr(folder_ / "absent"), HasSubstr("No such file")));
+  EXPECT_THAT(refusal(folder_.path(), 4), AllOf(HasSubstr(folder_.path()), HasSubstr("is a directory")));
+  EXPECT_THAT(refusal(file(""), 4), AllOf(HasSubstr(folder_ / "text"), HasSubstr("is empty")));
   EXPECT_THAT(refusal(file("abcd"), 4), AllOf(HasSubstr("has 4 bytes"), HasSubstr("at most 3")));
   EXPECT_EQ(refusal(file("abcde"), 4), "accepted");
-  const std::string pipe = folder_ + "/pipe";
+  const std::string pipe = folder_ / "pipe";
   ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
   EXPECT_THAT(refusal(pipe, 4), HasSubstr("not a regular file"));
 }

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 #include <iterator>
@@ -11,6 +10,7 @@
 
 #include "apps/support/build_info.h"
 #include "apps/support/records.h"
+#include "tests/apps/folder.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -68,8 +68,8 @@ TEST(Records, FinalHasItsShape) {
 }
 
 TEST(MetricsFile, WritesALineARecord) {
-  std::string path = testing::TempDir() + "graingrad_metrics_XXXXXX";
-  ::close(::mkstemp(path.data()));
+  const test::Folder folder;
+  const std::string path = folder / "metrics";
   std::ofstream(path) << "old content that is longer than what follows, by far and away";
   {
     MetricsFile file(path);
@@ -79,7 +79,6 @@ TEST(MetricsFile, WritesALineARecord) {
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(now), {}), "{\"a\":1}\n{\"b\":[1,2]}\n");
     file.close();
   }
-  ::unlink(path.c_str());
 }
 
 TEST(MetricsFile, WithoutAPathDoesNothing) {

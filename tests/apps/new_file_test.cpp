@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -13,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/apps/folder.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -22,13 +22,6 @@ using testing::HasSubstr;
 
 class NewFileTest : public testing::Test {
  protected:
-  NewFileTest() {
-    std::string name = testing::TempDir() + "graingrad_new_file_XXXXXX";
-    folder_ = ::mkdtemp(name.data());
-    path_ = folder_ + "/saved";
-  }
-  ~NewFileTest() override { std::filesystem::remove_all(folder_); }
-
   static std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
   std::string text() const {
     std::ostringstream all;
@@ -37,12 +30,13 @@ class NewFileTest : public testing::Test {
   }
   std::vector<std::string> names() const {
     std::vector<std::string> all;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_))
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path()))
       all.push_back(entry.path().filename().string());
     return all;
   }
 
-  std::string folder_, path_;
+  const test::Folder folder_;
+  const std::string path_ = folder_ / "saved";
 };
 
 TEST_F(NewFileTest, AppearsWithItsRename) {
@@ -93,9 +87,9 @@ TEST_F(NewFileTest, SaysThatTheDiskIsFull) {
 }
 
 TEST_F(NewFileTest, RefusesWhatIsNoFile) {
-  EXPECT_THROW(NewFile(folder_, "--save"), IoError);
+  EXPECT_THROW(NewFile(folder_.path(), "--save"), IoError);
   EXPECT_THROW(NewFile("/dev/null", "--save"), IoError) << "a rename would replace the device";
-  EXPECT_THROW(NewFile(folder_ + "/no/such/file", "--save"), IoError);
+  EXPECT_THROW(NewFile(folder_ / "no/such/file", "--save"), IoError);
   EXPECT_TRUE(names().empty());
 }
 

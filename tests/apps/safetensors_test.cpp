@@ -4,14 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "tests/apps/folder.h"
 #include "value/error.h"
 
 namespace graingrad::apps {
@@ -22,17 +21,11 @@ using testing::HasSubstr;
 
 class SafetensorsTest : public testing::Test {
  protected:
-  SafetensorsTest() {
-    std::string name = testing::TempDir() + "graingrad_safetensors_XXXXXX";
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~SafetensorsTest() override { std::filesystem::remove_all(folder_); }
-
   std::string file(const std::string& bytes) const {
     std::ofstream(path(), std::ios::binary) << bytes;
     return path();
   }
-  std::string path() const { return folder_ + "/x.safetensors"; }
+  std::string path() const { return folder_ / "x.safetensors"; }
 
   // Empty, or why the file is refused.
   std::string refusal(const std::string& bytes) const {
@@ -45,7 +38,7 @@ class SafetensorsTest : public testing::Test {
     }
   }
 
-  std::string folder_;
+  const test::Folder folder_;
 };
 
 std::string length(std::uint64_t n) {
@@ -163,10 +156,10 @@ TEST_F(SafetensorsTest, RefusesWhatIsNoFile) {
     }
     return "";
   };
-  EXPECT_THAT(message(folder_ + "/absent"), HasSubstr("No such file"));
-  EXPECT_THAT(message(folder_), HasSubstr("is a directory"));
-  ASSERT_EQ(::mkfifo((folder_ + "/pipe").c_str(), 0600), 0);
-  EXPECT_THAT(message(folder_ + "/pipe"), HasSubstr("not a regular file"));
+  EXPECT_THAT(message(folder_ / "absent"), HasSubstr("No such file"));
+  EXPECT_THAT(message(folder_.path()), HasSubstr("is a directory"));
+  ASSERT_EQ(::mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  EXPECT_THAT(message(folder_ / "pipe"), HasSubstr("not a regular file"));
 }
 
 TEST_F(SafetensorsTest, SaysWhenTheFileShrinks) {

@@ -7,20 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "tests/apps/folder.h"
+
 namespace graingrad::apps::test {
-
-/// A folder that goes with its owner.
-class Folder {
- public:
-  Folder();
-  ~Folder();
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// How to start a program.
 struct Launch {
