@@ -127,17 +127,23 @@ typename Packet<T>::Real fold_lanes(typename LanePack<T>::Real lanes, F&& f) {
   return lanes.part[0];
 }
 
-/// The rest of it for as many rows as a packet has elements: element i of the result is row i's. `lanes`
-/// holds fold_lanes of each row and is used up.
+/// The rest of it for as many rows as a packet has elements: element i of the result is row i's. `rows` holds
+/// fold_lanes of each row and is used up.
 template <class T, class F>
-typename Packet<T>::Real fold_rows(typename Packet<T>::Real (&lanes)[Packet<T>::kWidth], F&& f) {
-  Packet<T>::transpose(lanes);
-#pragma GCC unroll 4
-  for (int width = Packet<T>::kWidth / 2; width > 0; width /= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < width; ++i) lanes[i] = f(lanes[i], lanes[i + width]);
-  }
-  return lanes[0];
+typename Packet<T>::Real fold_rows(typename Packet<T>::Real (&rows)[Packet<T>::kWidth], F&& f) {
+  using P = Packet<T>;
+  // Two rows become one: in half of its lanes the one's, in the other half the other's.
+  const auto fold = [&](auto distance) {
+    for_constants<distance>([&](auto i) {
+      P::template exchange<distance>(rows[i], rows[i + distance]);
+      rows[i] = f(rows[i], rows[i + distance]);
+    });
+  };
+  if constexpr (P::kWidth > 8) fold(kConstant<8>);
+  if constexpr (P::kWidth > 4) fold(kConstant<4>);
+  if constexpr (P::kWidth > 2) fold(kConstant<2>);
+  fold(kConstant<1>);
+  return rows[0];
 }
 
 }  // namespace graingrad::cpu

@@ -22,7 +22,7 @@ constexpr std::int64_t kGroup = 64;  // columns of B that are packed together
 // Of packed B that several blocks of A share: 4 KiB a row.
 template <class T>
 constexpr std::int64_t kCols = 4096 / static_cast<std::int64_t>(sizeof(T));
-constexpr std::int64_t kColsWorthPacking = 512;
+constexpr std::int64_t kColsWorthPacking = 256;
 constexpr std::int64_t kTileRows = 132;
 constexpr int kMostDepth = 32;  // of the tree over grains
 constexpr std::int64_t kTinyWork = 2048, kTinyCols = 4, kTinyRows = 512;
@@ -178,18 +178,14 @@ class Rectangle {
   }
 
   // One block of A against all columns. The first one packs them; they are kept where others follow. Panels
-  // that are copied as they lie, not transposed, are laid by the first register block that reads them.
+  // that are whole, and not a transposed B's, are laid by the first register block that reads them.
   void run_block(const Part& rows, const Part& cols, bool first, bool keep) {
     const MatrixView<T> a = item_.a.at(rows.begin, block_.first);
     // Rows that are contiguous need no packing where few panels of B come by.
     const bool packs = g_.transpose_a || cols.size > kColsWorthPacking;
-    if (g_.transpose_a) {
-      const std::int64_t full = rows.size / kBlockRows<T>;
-      pack_abreast<T, kBlockRows<T>>(a.data + full * kBlockRows<T>, a.col, rows.size % kBlockRows<T>,
-                                     block_.k, scratch_ + full * layout_.panel_a, layout_.panel_a);
-    } else if (packs) {
-      pack_rows(a.data, a.row, rows.size, block_.k, scratch_, layout_.panel_a);
-    }
+    if (const std::int64_t laid = rows.size / kBlockRows<T> * kBlockRows<T>; packs && laid < rows.size)
+      pack_last_rows(a.at(laid, 0), rows.size - laid, block_.k,
+                     scratch_ + laid / kBlockRows<T> * layout_.panel_a);
     // Contiguous rows of B are read a few lines each, contiguous columns one panel after the other.
     const std::int64_t group = item_.b.col == 1 ? kGroup : kBlockCols<T>;
     std::int64_t done = cols.begin;
@@ -210,21 +206,37 @@ class Rectangle {
 
   bool lays_b(const Part& rows) const { return item_.b.col == 1 && rows.size >= kBlockRows<T>; }
 
-  void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, T* b, bool first) {
+  // The lines of B that are packed behind `group`: the next columns', or the next block's first.
+  void ask_for_next_b(const Part& group, const Part& cols, Ahead<T>& ahead) const {
     const std::int64_t next_k = block_.first + block_.k, next_col = group.begin + group.size;
     const std::int64_t left = cols.begin + cols.size - next_col;
-    Ahead<T> ahead = left > 0
-                         ? Ahead<T>(item_.b.at(block_.first, next_col), block_.k, std::min(group.size, left))
-                         : Ahead<T>(item_.b.at(std::min(next_k, g_.k), cols.begin),
-                                    std::min(kDepth<T>, g_.k - next_k), group.size);
+    const MatrixView<T> b =
+        left > 0 ? item_.b.at(block_.first, next_col) : item_.b.at(std::min(next_k, g_.k), cols.begin);
+    const std::int64_t k = left > 0 ? block_.k : std::min(kDepth<T>, g_.k - next_k);
+    const std::int64_t width = left > 0 ? std::min(group.size, left) : group.size;
+    if (b.col == 1)
+      ahead.add(b.data, b.row, k, width);
+    else
+      ahead.add(b.data, b.col, width, k);
+  }
+
+  void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, T* b, bool first) {
+    Ahead<T> ahead;
+    if (first) ask_for_next_b(group, cols, ahead);
+    if (block_.completes) {
+      for (const T* const touched : g_.touched) {
+        if (touched != nullptr)
+          ahead.add(touched + region_.item * g_.stride_c + rows.begin * g_.ldc + group.begin, g_.ldc,
+                    rows.size, group.size);
+      }
+    }
     const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
     const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;
-    const std::int64_t share = first ? ceil_div(ahead.lines(), tiles) : 0;
+    const std::int64_t lines = ceil_div(ahead.lines(), tiles * (block_.k / kTurn + 1));
     std::int64_t place = (group.begin - cols.begin) / kBlockCols<T> * panels;
     T* const piece = item_.c + block_.piece * g_.stride_piece;
     // One chain, whose sums are C's.
     const bool plain = block_.count == 1 && block_.links[0].slot == 0, resumes = block_.links[0].resumes;
-    const bool touches = block_.completes && g_.touched[0] != nullptr;
     for (std::int64_t p = 0; p < group.size; p += kBlockCols<T>) {
       const std::int64_t width = std::min(kBlockCols<T>, group.size - p);
       const MatrixView<T> a =
@@ -232,11 +244,11 @@ class Rectangle {
       const std::int64_t panel = packed ? layout_.panel_a : kBlockRows<T> * a.row;
       std::int64_t from = 0;
       for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>, from += panel, ++place) {
-        ahead.ask(share);
         const std::int64_t height = std::min(kBlockRows<T>, rows.size - i), col = group.begin + p;
-        if (touches) touch(rows.begin + i, height, col);
         Operands<T> operands{{a.data + from, a.row, a.col}, b + p * block_.k, kBlockCols<T>};
-        if (g_.transpose_a && col == cols.begin && height == kBlockRows<T>) {
+        operands.ahead = lines > 0 ? &ahead : nullptr;
+        operands.lines = lines;
+        if (packed && col == cols.begin && height == kBlockRows<T>) {
           operands.panel_a = scratch_ + from;
           operands.a = item_.a.at(rows.begin + i, block_.first);
         }
@@ -247,19 +259,11 @@ class Rectangle {
         }
         const Sums<T> c{piece + (rows.begin + i) * g_.ldc + col, g_.ldc};
         if (plain && width == kBlockCols<T>)
-          register_sums<T>(height, block_.k, operands, resumes ? c.data : kZeros<T>, resumes ? c.row : 0,
-                           nullptr, 0, c);
+          register_sums<T, Ends::even, true>(height, block_.k, operands, resumes ? c.data : kZeros<T>,
+                                             resumes ? c.row : 0, nullptr, 0, c);
         else
           run_links(height, width, operands, c, place);
       }
-    }
-  }
-
-  // Asks for what will be read or written beside a register block of C when that is done.
-  void touch(std::int64_t row, std::int64_t rows, std::int64_t col) const {
-    for (const T* const beside : g_.touched) {
-      for (std::int64_t i = row; beside != nullptr && i < row + rows; ++i)
-        prefetch_second(beside, region_.item * g_.stride_c + i * g_.ldc + col);
     }
   }
 
@@ -285,9 +289,9 @@ class Rectangle {
     for (int l = 0; l < block_.count; ++l) {
       const Link& link = block_.links[static_cast<std::size_t>(l)];
       const Sums<T>* const slot = slots + link.slot;
-      register_sums<T>(rows, link.k, operands.at(link.first - block_.first),
-                       link.resumes ? slot->data : kZeros<T>, link.resumes ? slot->row : 0, slot, link.adds,
-                       l == block_.into_c ? result : *(slot - link.adds));
+      register_sums<T, Ends::even, true>(rows, link.k, operands.at(link.first - block_.first),
+                                         link.resumes ? slot->data : kZeros<T>, link.resumes ? slot->row : 0,
+                                         slot, link.adds, l == block_.into_c ? result : *(slot - link.adds));
     }
     if (cols < kWidth) {
       for (std::int64_t i = 0; i < rows; ++i) std::copy_n(edge + i * kWidth, cols, c.data + i * c.row);

@@ -1,5 +1,4 @@
-// One item of a product's batch as views of its operands, what asks for these early, and products too small
-// to pack anything for.
+// One item of a product's batch as views of its operands, and products too small to pack anything for.
 #pragma once
 
 #include <cstdint>
@@ -25,32 +24,6 @@ Item<T> item_of(const Gemm<T>& g, std::int64_t i) {
   return {g.transpose_a ? MatrixView<T>{a, 1, g.lda} : MatrixView<T>{a, g.lda, 1},
           g.transpose_b ? MatrixView<T>{b, 1, g.ldb} : MatrixView<T>{b, g.ldb, 1}, g.c + i * g.stride_c};
 }
-
-/// Asks for the lines of b[k, cols], of which one of row and col is 1, a few at a time: before it is read.
-template <class T>
-class Ahead {
- public:
-  Ahead(MatrixView<T> b, std::int64_t k, std::int64_t cols)
-      : from_(b.data),
-        step_(b.col == 1 ? b.row : b.col),
-        count_(b.col == 1 ? k : cols),
-        length_(b.col == 1 ? cols : k) {}
-
-  std::int64_t lines() const { return count_ * ceil_div(length_, kLine<T>); }
-  void ask(std::int64_t lines) {
-    for (; lines > 0 && line_ < count_; --lines) {
-      prefetch_second(from_, line_ * step_ + at_);
-      at_ += kLine<T>;
-      if (at_ < length_) continue;
-      at_ = 0;
-      ++line_;
-    }
-  }
-
- private:
-  const T* from_;
-  std::int64_t step_, count_, length_, line_ = 0, at_ = 0;
-};
 
 /// One column of C by plain chains, `Rows` of them abreast: a[i * row + l * col] b[l * step].
 template <class T, int Rows>

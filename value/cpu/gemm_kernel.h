@@ -7,19 +7,9 @@
 #include <cstring>
 
 #include "value/cpu/packet.h"
+#include "value/cpu/prefetch.h"
 
 namespace graingrad::cpu {
-
-/// Elements in a line of the caches.
-template <class T>
-inline constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
-
-/// As prefetch<0>, into the second-level cache.
-template <class T>
-void prefetch_second(const T* p, std::int64_t i) {
-  const auto place = reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(i) * sizeof(T);
-  __builtin_prefetch(reinterpret_cast<const void*>(place), 0, 2);
-}
 
 /// A matrix that is only read: element (i, j) is data[i * row + j * col].
 template <class T>
@@ -42,16 +32,6 @@ inline constexpr std::int64_t kBlockRows = !kFusesMultiplyAdd                   
 template <class T>
 inline constexpr std::int64_t kBlockCols = 2 * Packet<T>::kWidth;
 
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-/// Asks for the line of p[i], to write where Write is 1. A number, since it may lie behind what p points
-/// into.
-template <int Write, class T>
-void prefetch(const T* p, std::int64_t i) {
-  const auto place = reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(i) * sizeof(T);
-  __builtin_prefetch(reinterpret_cast<const void*>(place), Write);
-}
-
 /// Sums of a register block's shape: rows `row` elements apart. Without defaults, so that an array of them
 /// costs nothing.
 template <class T>
@@ -60,13 +40,9 @@ struct Sums {
   std::int64_t row;
 };
 
-/// Elements of the contraction that one turn of the inner loop takes: one where a fused multiply-add is many
-/// instructions.
-inline constexpr int kUnroll = kFusesMultiplyAdd ? 8 : 1;
-
-/// Rows of an operand that are asked for ahead of the one that is copied, since the processor cannot guess
-/// them: few enough not to evict each other where their distance is a multiple of 4 KiB.
-inline constexpr std::int64_t kRowsAhead = 8;
+/// Elements of the contraction between two times that a register block asks for what will be read next. All
+/// at once would wait for each other: a first-level cache knows a few dozen misses.
+inline constexpr std::int64_t kTurn = 32;
 
 /// What a chain starts from where it does not resume another.
 template <class T>
@@ -78,7 +54,7 @@ enum class Ends { even, rising, falling };
 
 /// What a register block multiplies: `b` has consecutive columns and rows `b_row` apart. Where a panel is
 /// null, that is all; else the block is the first of many to read the operand, and lays it out for them in
-/// passing: column l of `a`, whose rows are consecutive, goes to panel_a + l * kBlockRows, row l of `b` to
+/// passing: column l of `a`, one of whose row and col is 1, goes to panel_a + l * kBlockRows, row l of `b` to
 /// panel_b + l * kBlockCols.
 template <class T>
 struct Operands {
@@ -87,18 +63,29 @@ struct Operands {
   std::int64_t b_row;
   T* panel_a = nullptr;
   T* panel_b = nullptr;
+  /// Asked for `lines` lines every kTurn elements, where it is not null.
+  Ahead<T>* ahead = nullptr;
+  std::int64_t lines = 0;
 
   /// From element l of the contraction on.
   Operands at(std::int64_t l) const {
-    return {a.at(0, l), b + l * b_row, b_row, panel_a == nullptr ? nullptr : panel_a + l * kBlockRows<T>,
-            panel_b == nullptr ? nullptr : panel_b + l * kBlockCols<T>};
+    Operands part = *this;
+    part.a = a.at(0, l);
+    part.b += l * b_row;
+    if (panel_a != nullptr) part.panel_a += l * kBlockRows<T>;
+    if (panel_b != nullptr) part.panel_b += l * kBlockCols<T>;
+    return part;
   }
 };
 
+/// Which of A's elements follow each other: those of a column, or of a row.
+enum class Runs { columns, rows };
+
 /// to[Rows, kBlockCols] = a[Rows, k] b[k, kBlockCols] + others: each element is one chain of fused
 /// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
-/// added in turn, the one before `others` first. Writes panels as `lays_a` and `lays_b` say.
-template <class T, int Rows, Ends E = Ends::even, bool lays_a = false, bool lays_b = false>
+/// added in turn, the one before `others` first. Writes panels as `lays_a` and `lays_b` say. With `asks` it
+/// asks for what its operands' `ahead` names, and for what the next block of a large product begins with.
+template <class T, int Rows, Runs runs, Ends E, bool asks, bool lays_a, bool lays_b>
 void register_block(std::int64_t k, const Operands<T>& operands, const T* start, std::int64_t start_row,
                     const Sums<T>* others, int count, const Sums<T>& to) {
   using P = Packet<T>;
@@ -108,52 +95,50 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
   const std::int64_t b_row = operands.b_row;
   T *panel_a = operands.panel_a, *panel_b = operands.panel_b;
   Real sum[Rows][2];
+  // One pointer that steps from column to column, or one for each row.
+  const T* column = a.data;
   const T* rows[Rows];
   // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
-    rows[i] = a.data + (lays_a ? i : i * a.row);
+    rows[i] = a.data + i * a.row;
     sum[i][0] = P::load(start + i * start_row);
     sum[i][1] = P::load(start + i * start_row + P::kWidth);
   }
-  const std::int64_t step = a.col;
-  // The rows of C that the next block, in the usual order, begins with; other sums lie together.
-  for (int i = Rows; to.row != kBlockCols<T> && i < 2 * Rows; ++i) {
-    prefetch<1>(to.data, i * to.row);
-    prefetch<1>(to.data, i * to.row + kBlockCols<T> - 1);
-  }
-  // The first two lines of each row of A that the next block begins with; panels follow each other.
-  for (int i = Rows; step == 1 && i < 2 * Rows; ++i) {
-    prefetch<0>(a.data, i * a.row);
-    prefetch<0>(a.data, i * a.row + kLine<T>);
-  }
-  // What is added at the chain's end.
-  for (int o = 1; o <= count; ++o) {
-    const Sums<T> other = *(others - o);
-    for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
-  }
+  const auto element_of_a = [&](std::int64_t i, std::int64_t l) {
+    return runs == Runs::columns ? column[i] : rows[i][l];
+  };
   // Row l of b for rows [first, last) of the block.
   const auto meet = [&](std::int64_t l, auto first, auto last) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
     for_constants<last - first>([&](auto j) {
       constexpr int i = first + j;
-      const Real x = P::splat(rows[i][l * step]);
+      const Real x = P::splat(element_of_a(i, l));
       sum[i][0] = P::fma(x, b0, sum[i][0]);
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     });
+    if constexpr (runs == Runs::columns) column += a.col;
   };
   if constexpr (E == Ends::rising)
     for_constants<Rows - 1>([&](auto l) { meet(l, kConstant<0>, kConstant<l + 1>); });
-#pragma GCC unroll kUnroll
-  for (std::int64_t l = E == Ends::rising ? Rows - 1 : 0; l < k; ++l) {
+  const auto element = [&](std::int64_t l) {
     const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
     b += b_row;
-    if constexpr (lays_a) {
-      std::memcpy(panel_a, rows[0] + l * step, Rows * sizeof(T));
-      panel_a += Rows;
-      prefetch<0>(rows[0], (l + kRowsAhead) * step);
+    if constexpr (lays_a && runs == Runs::columns) {
+      std::memcpy(panel_a, column, Rows * sizeof(T));
+      prefetch<0>(column, kRowsAhead * a.col);
     }
+    if constexpr (lays_a && runs == Runs::rows) {
+      // As words: copied beside the arithmetic, by other parts of the processor.
+#pragma GCC unroll 8
+      for (int i = 0; i < Rows; ++i) {
+        BitsOf<T> word;
+        std::memcpy(&word, rows[i] + l, sizeof(T));
+        std::memcpy(panel_a + i, &word, sizeof(T));
+      }
+    }
+    if constexpr (lays_a) panel_a += Rows;
     if constexpr (lays_b) {
       prefetch<0>(b, kRowsAhead * b_row);
       prefetch<0>(b, kRowsAhead * b_row + kBlockCols<T> - 1);
@@ -163,13 +148,42 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const Real x = P::splat(rows[i][l * step]);
+      const Real x = P::splat(element_of_a(i, l));
       sum[i][0] = P::fma(x, b0, sum[i][0]);
       sum[i][1] = P::fma(x, b1, sum[i][1]);
     }
+    if constexpr (runs == Runs::columns) column += a.col;
+  };
+  // What is added at the chain's end.
+  for (int o = 1; o <= count; ++o) {
+    const Sums<T> other = *(others - o);
+    for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
   }
+  // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
+  // together) and where its rows of A begin (panels follow each other).
+  int asked = Rows;
+  const auto ask = [&] {
+    if (operands.ahead != nullptr) operands.ahead->ask(operands.lines);
+    if (asked == 2 * Rows) return;
+    if (to.row != kBlockCols<T>) {
+      prefetch<1>(to.data, asked * to.row);
+      prefetch<1>(to.data, asked * to.row + kBlockCols<T> - 1);
+    }
+    if (runs == Runs::rows) {
+      prefetch<0>(a.data, asked * a.row);
+      prefetch<0>(a.data, asked * a.row + kLine<T>);
+    }
+    ++asked;
+  };
+  std::int64_t done = E == Ends::rising ? Rows - 1 : 0;
+  if constexpr (asks) {
+    for (ask(); done + kTurn <= k; ask()) {
+      for (int j = 0; j < kTurn; ++j) element(done++);
+    }
+  }
+  for (; done < k; ++done) element(done);
   if constexpr (E == Ends::falling)
-    for_constants<Rows - 1>([&](auto l) { meet(k + l, kConstant<l + 1>, kConstant<Rows>); });
+    for_constants<Rows - 1>([&](auto i) { meet(k + i, kConstant<i + 1>, kConstant<Rows>); });
   for (; count > 0; --count) {
     --others;
 #pragma GCC unroll 8
@@ -185,42 +199,48 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
   }
 }
 
-/// register_block for 1 to kBlockRows rows; panels are laid by all kBlockRows alone.
-template <class T, Ends E = Ends::even>
+/// register_block for 1 to kBlockRows rows; panels are laid by all kBlockRows alone. One of a's row and col
+/// is 1.
+template <class T, Ends E, bool asks>
 void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operands, const T* start,
                    std::int64_t start_row, const Sums<T>* others, int count, const Sums<T>& to) {
-  if constexpr (E == Ends::even) {
-    constexpr int kAll = static_cast<int>(kBlockRows<T>);
-    if (operands.panel_a != nullptr && operands.panel_b != nullptr)
-      return register_block<T, kAll, E, true, true>(k, operands, start, start_row, others, count, to);
-    if (operands.panel_a != nullptr)
-      return register_block<T, kAll, E, true, false>(k, operands, start, start_row, others, count, to);
-    if (operands.panel_b != nullptr)
-      return register_block<T, kAll, E, false, true>(k, operands, start, start_row, others, count, to);
-  }
-  const auto run = [&](auto height) {
-    constexpr int kHeight = decltype(height)::value;
-    if constexpr (kHeight <= kBlockRows<T>)
-      register_block<T, kHeight, E>(k, operands, start, start_row, others, count, to);
+  const auto run = [&](auto height, auto lays_a, auto lays_b) {
+    constexpr int kHeight = height;
+    if constexpr (kHeight <= kBlockRows<T>) {
+      if (operands.a.row == 1)
+        register_block<T, kHeight, Runs::columns, E, asks, lays_a, lays_b>(k, operands, start, start_row,
+                                                                           others, count, to);
+      else
+        register_block<T, kHeight, Runs::rows, E, asks, lays_a, lays_b>(k, operands, start, start_row, others,
+                                                                        count, to);
+    }
   };
+  constexpr std::true_type kLays;
+  constexpr std::false_type kLeaves;
+  if constexpr (asks) {
+    const auto all = kConstant<static_cast<int>(kBlockRows<T>)>;
+    const bool lays_a = operands.panel_a != nullptr, lays_b = operands.panel_b != nullptr;
+    if (lays_a && lays_b) return run(all, kLays, kLays);
+    if (lays_a) return run(all, kLays, kLeaves);
+    if (lays_b) return run(all, kLeaves, kLays);
+  }
   switch (rows) {
     case 1:
-      return run(std::integral_constant<int, 1>{});
+      return run(kConstant<1>, kLeaves, kLeaves);
     case 2:
-      return run(std::integral_constant<int, 2>{});
+      return run(kConstant<2>, kLeaves, kLeaves);
     case 3:
-      return run(std::integral_constant<int, 3>{});
+      return run(kConstant<3>, kLeaves, kLeaves);
     case 4:
-      return run(std::integral_constant<int, 4>{});
+      return run(kConstant<4>, kLeaves, kLeaves);
     case 5:
-      return run(std::integral_constant<int, 5>{});
+      return run(kConstant<5>, kLeaves, kLeaves);
     case 6:
-      return run(std::integral_constant<int, 6>{});
+      return run(kConstant<6>, kLeaves, kLeaves);
+    case 7:
+      return run(kConstant<7>, kLeaves, kLeaves);
     default:
-      if constexpr (kBlockRows < T >> 6) {
-        if (rows == 7) return run(std::integral_constant<int, 7>{});
-        return run(std::integral_constant<int, 8>{});
-      }
+      return run(kConstant<8>, kLeaves, kLeaves);
   }
 }
 
@@ -228,8 +248,8 @@ void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operand
 template <class T, Ends E = Ends::even>
 void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
                    T* c, std::int64_t ldc, bool accumulate) {
-  register_sums<T, E>(rows, k, {a, b, b_row}, accumulate ? c : kZeros<T>, accumulate ? ldc : 0, nullptr, 0,
-                      {c, ldc});
+  register_sums<T, E, false>(rows, k, {a, b, b_row}, accumulate ? c : kZeros<T>, accumulate ? ldc : 0,
+                             nullptr, 0, {c, ldc});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
@@ -254,11 +274,15 @@ void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, const M
 #pragma GCC diagnostic ignored "-Wignored-attributes"
 
 // Copies `width` (at most kBlockCols) lines of length k that are `line` apart, each contiguous, to
-// out[l * kBlockCols + i]; lines that are missing give zeros.
+// out[l * kBlockCols + i]; lines that are missing give zeros. By squares of at most 8 elements: Eigen's of 16
+// take three times as long an element.
 template <class T>
 void pack_transposed(const T* in, std::int64_t line, std::int64_t width, std::int64_t k, T* out) {
-  using Native = typename Eigen::internal::packet_traits<T>::type;
-  constexpr int kWidth = Packet<T>::kWidth, kCols = static_cast<int>(kBlockCols<T>);
+  using Whole = typename Eigen::internal::packet_traits<T>::type;
+  using Half = typename Eigen::internal::unpacket_traits<Whole>::half;
+  using Native = std::conditional_t<(Packet<T>::kWidth > 8), Half, Whole>;
+  constexpr int kWidth = Eigen::internal::unpacket_traits<Native>::size;
+  constexpr int kCols = static_cast<int>(kBlockCols<T>);
   std::int64_t l = 0;
   for (; l + kWidth <= k; l += kWidth) {
     for (int first = 0; first < kCols; first += kWidth) {
@@ -277,73 +301,36 @@ void pack_transposed(const T* in, std::int64_t line, std::int64_t width, std::in
   }
 }
 
-// Copies `rows` rows of length k, `row` elements apart, into panels of kBlockRows: element (p * kBlockRows +
-// i, l) at out[p * panel + l * kBlockRows + i]; what is missing in the last panel is zeros. A panel has room
-// for kBlockRows * k + Packet<T>::kWidth elements.
+#pragma GCC diagnostic pop
+
+/// Copies a[rows, k], fewer rows than a panel has, to a panel: element (i, l) to out[l * kBlockRows + i];
+/// what is missing is zeros.
 template <class T>
-void pack_rows(const T* in, std::int64_t row, std::int64_t rows, std::int64_t k, T* out, std::int64_t panel) {
-  using Whole = typename Eigen::internal::packet_traits<T>::type;
-  constexpr int kRows = static_cast<int>(kBlockRows<T>);
-  using Half = typename Eigen::internal::unpacket_traits<Whole>::half;
-  using Native = std::conditional_t<(Packet<T>::kWidth > kRows), Half, Whole>;
-  constexpr int kWidth = Eigen::internal::unpacket_traits<Native>::size,
-                kGroups = (kRows + kWidth - 1) / kWidth;
-  for (std::int64_t first = 0; first < rows; first += kRows, in += kRows * row, out += panel) {
-    const bool whole = first + kRows <= rows;
-    std::int64_t l = 0;
-    for (; whole && l + kWidth <= k; l += kWidth) {
-      Eigen::internal::PacketBlock<Native, kWidth> squares[kGroups];
-      for (int g = 0; g < kGroups; ++g) {
-        for (int i = 0; i < kWidth; ++i) {
-          // A row that is not there is any other: what it gives is overwritten.
-          const T* const from = in + std::min(g * kWidth + i, kRows - 1) * row + l;
-          squares[g].packet[i] = Eigen::internal::ploadu<Native>(from);
-          prefetch<0>(from, kRows * row);
-        }
-        Eigen::internal::ptranspose(squares[g]);
-      }
-      for (int i = 0; i < kWidth; ++i) {
-        for (int g = 0; g < kGroups; ++g)
-          Eigen::internal::pstoreu<T, Native>(out + (l + i) * kRows + g * kWidth, squares[g].packet[i]);
-      }
-    }
-    for (; l < k; ++l) {
-      for (int i = 0; i < kRows; ++i) out[l * kRows + i] = first + i < rows ? in[i * row + l] : T(0);
-    }
+void pack_last_rows(MatrixView<T> a, std::int64_t rows, std::int64_t k, T* out) {
+  for (std::int64_t l = 0; l < k; ++l) {
+    for (std::int64_t i = 0; i < kBlockRows<T>; ++i)
+      out[l * kBlockRows<T> + i] = i < rows ? a.data[i * a.row + l * a.col] : T(0);
   }
 }
 
-#pragma GCC diagnostic pop
-
-/// Elements that pack_abreast may write behind a panel: it copies whole packets.
-template <class T, int Width>
-inline constexpr std::int64_t kPanelSlack = ceil_div(Width, Packet<T>::kWidth) * Packet<T>::kWidth - Width;
-
-/// Copies k rows of `lines` consecutive elements, `row` apart, into panels of `Width` elements of each row:
-/// element p * Width + i of row l at out[p * panel + l * Width + i]; what is missing in the last panel is
-/// zeros. Panels are written in order of l, with kPanelSlack behind each.
-template <class T, int Width>
-void pack_abreast(const T* in, std::int64_t row, std::int64_t lines, std::int64_t k, T* out,
-                  std::int64_t panel) {
-  const std::int64_t full = lines / Width;
-  constexpr std::int64_t kCopy = Width + kPanelSlack<T, Width>;
+/// Copies k rows of n consecutive elements, `row` apart, into panels of kBlockCols elements of each row, one
+/// panel behind the other; what is missing in the last panel is zeros.
+template <class T>
+void pack_abreast(const T* in, std::int64_t row, std::int64_t n, std::int64_t k, T* out) {
+  constexpr std::int64_t kCols = kBlockCols<T>;
+  const std::int64_t full = n / kCols;
   for (std::int64_t first = 0; first < k; first += kRowsAhead) {
     const std::int64_t last = std::min(first + kRowsAhead, k);
     for (std::int64_t p = 0; p < full; ++p) {
-      const bool whole = p * Width + kCopy <= lines;
       for (std::int64_t l = first; l < last; ++l) {
-        const T* const from = in + l * row + p * Width;
-        T* const to = out + p * panel + l * Width;
+        const T* const from = in + l * row + p * kCols;
         prefetch<0>(from, kRowsAhead * row);
-        if (whole)
-          std::memcpy(to, from, kCopy * sizeof(T));
-        else
-          std::memcpy(to, from, Width * sizeof(T));
+        std::memcpy(out + (p * k + l) * kCols, from, kCols * sizeof(T));
       }
     }
-    for (std::int64_t i = full * Width; i < ceil_div(lines, Width) * Width; ++i) {
+    for (std::int64_t i = full * kCols; i < ceil_div(n, kCols) * kCols; ++i) {
       for (std::int64_t l = first; l < last; ++l)
-        out[full * panel + l * Width + i - full * Width] = i < lines ? in[l * row + i] : T(0);
+        out[(full * k + l) * kCols + i - full * kCols] = i < n ? in[l * row + i] : T(0);
     }
   }
 }
@@ -359,7 +346,7 @@ std::size_t block_product_bytes(std::int64_t n, std::int64_t k) {
 template <class T>
 void pack_columns(MatrixView<T> b, std::int64_t n, std::int64_t k, T* out) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  if (b.col == 1) return pack_abreast<T, static_cast<int>(kCols)>(b.data, b.row, n, k, out, kCols * k);
+  if (b.col == 1) return pack_abreast(b.data, b.row, n, k, out);
   for (std::int64_t j = 0; j < n; j += kCols)
     pack_transposed(b.data + j * b.col, b.col, std::min(kCols, n - j), k, out + j * k);
 }

@@ -15,7 +15,8 @@
 namespace graingrad::cpu {
 namespace {
 
-// Rows whose logits are made, and then looked at, together, unless the attributes ask for fewer.
+// Rows whose logits are made, and then looked at, together, unless the attributes ask for fewer: all, where
+// the logits are kept.
 constexpr std::int64_t kChunk = 256;
 
 bool ignored(std::int64_t target, std::int64_t v, std::int64_t ignore_index) {
@@ -78,7 +79,7 @@ class Stats {
         k_(call.input_specs[0].shape[1]),
         v_(call.input_specs[1].shape[0]),
         kept_(call.outputs.size() > kLogits && call.outputs[kLogits] != nullptr),
-        chunk_(std::clamp<std::int64_t>(rows_, 1, chunk_of(*call.attributes))),
+        chunk_(std::max<std::int64_t>(1, kept_ ? rows_ : std::min(rows_, chunk_of(*call.attributes)))),
         columns_(*call.attributes, v_),
         grains_(call, 'v', v_) {}
 

@@ -10,6 +10,8 @@
 
 namespace graingrad::cpu {
 
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 /// A number that the compiler knows.
 template <int I>
 inline constexpr std::integral_constant<int, I> kConstant = {};
@@ -116,19 +118,16 @@ struct Packet {
   }
   static Bits bits(Real x) { return std::bit_cast<Bits>(x); }
   static Real real(Bits x) { return std::bit_cast<Real>(x); }
-  /// Element j of rows[i] and element i of rows[j] change places.
-  static void transpose(Real (&rows)[kWidth]) {
-// GCC warns that a template argument cannot keep the packet's alignment attributes; PacketBlock does not need
-// them.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wignored-attributes"
-    Eigen::internal::PacketBlock<Native, kWidth> block;
-#pragma GCC diagnostic pop
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth; ++i) block.packet[i] = rows[i];
-    Eigen::internal::ptranspose(block);
-#pragma GCC unroll 16
-    for (int i = 0; i < kWidth; ++i) rows[i] = block.packet[i];
+  /// Exchanges the lanes i of a with the lanes i - D of b, for those i whose bit D is set: one step of a
+  /// transposition.
+  template <int D>
+  static void exchange(Real& a, Real& b) {
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      const Real old = a;
+      a = __builtin_shufflevector(a, b, ((I & D) != 0 ? I - D + kWidth : I)...);
+      b = __builtin_shufflevector(old, b, ((I & D) != 0 ? I + kWidth : I + D)...);
+    }
+    (std::make_integer_sequence<int, kWidth>());
   }
 
  private:

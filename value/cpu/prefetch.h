@@ -1,0 +1,72 @@
+// Lines of memory that are asked for before they are read or written. Addresses are numbers, since they may
+// lie behind what a pointer points into.
+#pragma once
+
+#include <cstdint>
+
+#include "value/cpu/packet.h"
+
+namespace graingrad::cpu {
+
+/// Elements in a line of the caches.
+template <class T>
+inline constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+
+/// Rows of an operand that are asked for ahead of the one that is copied, since the processor cannot guess
+/// them: few enough not to evict each other where their distance is a multiple of 4 KiB.
+inline constexpr std::int64_t kRowsAhead = 8;
+
+template <class T>
+const void* address_of(const T* p, std::int64_t i) {
+  return reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) +
+                                       static_cast<std::uintptr_t>(i) * sizeof(T));
+}
+
+/// Asks for the line of p[i], to write where Write is 1.
+template <int Write, class T>
+void prefetch(const T* p, std::int64_t i) {
+  __builtin_prefetch(address_of(p, i), Write);
+}
+
+/// As prefetch<0>, into the second-level cache.
+template <class T>
+void prefetch_second(const T* p, std::int64_t i) {
+  __builtin_prefetch(address_of(p, i), 0, 2);
+}
+
+/// Asks for the lines of matrices that come next, into the second-level cache, a few at a time.
+template <class T>
+class Ahead {
+ public:
+  /// Appends in[rows, cols], of which one of row and col is 1. At most kMost.
+  void add(const T* in, std::int64_t row, std::int64_t rows, std::int64_t cols) {
+    parts_[count_++] = {in, row, rows, cols};
+    lines_ += rows * ceil_div(cols, kLine<T>);
+  }
+  std::int64_t lines() const { return lines_; }
+
+  void ask(std::int64_t lines) {
+    for (; lines > 0 && part_ < count_; --lines) {
+      const Part& part = parts_[part_];
+      prefetch_second(part.in, row_ * part.row + at_);
+      at_ += kLine<T>;
+      if (at_ < part.cols) continue;
+      at_ = 0;
+      if (++row_ < part.rows) continue;
+      row_ = 0;
+      ++part_;
+    }
+  }
+
+ private:
+  static constexpr int kMost = 3;
+  struct Part {
+    const T* in;
+    std::int64_t row, rows, cols;
+  };
+  Part parts_[kMost];
+  int count_ = 0, part_ = 0;
+  std::int64_t lines_ = 0, row_ = 0, at_ = 0;
+};
+
+}  // namespace graingrad::cpu
