@@ -2,6 +2,7 @@
 // gradient.
 #include "value/ops/loss.h"
 
+#include <functional>
 #include <limits>
 
 #include "value/cpu/elementwise_rows.h"
@@ -63,11 +64,10 @@ struct Columns {
   std::int64_t first, serial;  // the first serial column, and how many there are
 };
 
-// Two stages for each chunk of rows: its product, which takes the statistics of each block of columns while
-// it has them in the cache, then what is made of them. Where the vocabulary has several grains, whose blocks
-// begin anywhere, the second stage takes them from the logits. These are kept or dropped with the chunk. With
-// all columns a row gives lse and the target's logit; with a part of them the maximum and the sum of each of
-// its grains, and the target's logit if it is here.
+// Two stages for each chunk of rows: its products, one for each grain of the vocabulary, which take the
+// statistics of each block of columns while they have it in the cache, then what is made of them. The logits
+// are kept or dropped with the chunk. With all columns a row gives lse and the target's logit; with a part of
+// them the maximum and the sum of each of its grains, and the target's logit if it is here.
 template <class T, bool kPart>
 class Stats {
  public:
@@ -81,18 +81,35 @@ class Stats {
         kept_(call.outputs.size() > kLogits && call.outputs[kLogits] != nullptr),
         chunk_(std::max<std::int64_t>(1, kept_ ? rows_ : std::min(rows_, chunk_of(*call.attributes)))),
         columns_(*call.attributes, v_),
-        grains_(call, 'v', v_) {}
+        grains_(call, 'v', v_) {
+    for_grains([&](std::int64_t grain, std::int64_t) { blocks_ += blocks_of(grain); });
+  }
 
   int stages() const { return static_cast<int>(2 * ((rows_ + chunk_ - 1) / chunk_)); }
   std::int64_t tiles(int stage) const {
     const std::int64_t chunk = stage / 2;
-    return stage % 2 == 0 ? gemm_tiles(product(chunk)) : rows_of(chunk).whole_row_count();
+    if (stage % 2 == 1) return rows_of(chunk).whole_row_count();
+    std::int64_t tiles = 0;
+    for_grains([&](std::int64_t grain, std::int64_t) { tiles += gemm_tiles(product(chunk, grain)); });
+    return tiles;
   }
   void run(int stage, std::int64_t first, std::int64_t last, void* scratch) const {
     const std::int64_t chunk = stage / 2;
     if (stage % 2 == 0) {
-      const GemmDone take = [&](const GemmRegion& region) { take_blocks(chunk, region); };
-      return gemm_run(product(chunk), first, last, scratch, in_product() ? &take : nullptr);
+      for_grains([&](std::int64_t grain, std::int64_t block) {
+        // One reference: std::function allocates for more than two.
+        const auto take_in_grain = [&](const GemmRegion& region) {
+          take_blocks(chunk, grain, block, region);
+        };
+        const GemmDone take = std::ref(take_in_grain);
+        const Gemm<T> g = product(chunk, grain);
+        const std::int64_t count = gemm_tiles(g);
+        if (first < count && last > 0)
+          gemm_run(g, std::max<std::int64_t>(0, first), std::min(last, count), scratch, &take);
+        first -= count;
+        last -= count;
+      });
+      return;
     }
     for (; first < last; ++first) {
       rows_of(chunk).visit_whole(first, [&](std::int64_t row, std::int64_t end) {
@@ -106,7 +123,12 @@ class Stats {
     return static_cast<std::size_t>(stats_elements() + (kept_ ? 0 : chunk_ * v_)) * sizeof(T);
   }
   std::size_t thread_bytes() const {
-    return std::max(gemm_thread_bytes(product(0)), gemm_thread_bytes(product((rows_ - 1) / chunk_)));
+    std::size_t bytes = 0;
+    for_grains([&](std::int64_t grain, std::int64_t) {
+      for (const std::int64_t chunk : {std::int64_t{0}, (rows_ - 1) / chunk_})
+        bytes = std::max(bytes, gemm_thread_bytes(product(chunk, grain)));
+    });
+    return bytes;
   }
 
  private:
@@ -114,48 +136,59 @@ class Stats {
     const bool given = attributes.integers.size() > 1 && attributes.integers[1] > 0;
     return given ? attributes.integers[1] : kChunk;
   }
-  bool in_product() const { return grains_.total() == 1; }
-  std::int64_t blocks() const { return (v_ + kStatsColumns - 1) / kStatsColumns; }
-  std::int64_t stats_elements() const { return in_product() ? 2 * chunk_ * blocks() : 0; }
+  std::int64_t columns_of(std::int64_t grain) const { return grains_.end(grain) - grains_.begin(grain); }
+  std::int64_t blocks_of(std::int64_t grain) const { return ceil_div(columns_of(grain), kStatsColumns); }
+  // Calls f(grain, block) for each grain that is here, where `block` is its first block among all.
+  template <class F>
+  void for_grains(const F& f) const {
+    for (std::int64_t grain = grains_.first(), block = 0; grain < grains_.last(); block += blocks_of(grain++))
+      f(grain, block);
+  }
+  std::int64_t stats_elements() const { return 2 * chunk_ * blocks_; }
   T* stats() const { return static_cast<T*>(call_.shared); }
   RowTiles rows_of(std::int64_t chunk) const {
-    return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), in_product() ? blocks() : v_};
+    return {std::clamp<std::int64_t>(rows_ - chunk * chunk_, 0, chunk_), blocks_};
   }
-  Gemm<T> product(std::int64_t chunk) const {
+  Gemm<T> product(std::int64_t chunk, std::int64_t grain) const {
     Gemm<T> g;
     if (!call_.inputs.empty() && call_.inputs[0] != nullptr) {
       g.a = call_.in<T>(0) + chunk * chunk_ * k_;
-      g.b = call_.in<T>(1);
-      g.c = logits(chunk);
+      g.b = call_.in<T>(1) + grains_.begin(grain) * k_;
+      g.c = logits(chunk) + grains_.begin(grain);
     }
     g.m = rows_of(chunk).rows;
-    g.n = g.ldc = v_;
+    g.n = columns_of(grain);
+    g.ldc = v_;
     g.k = g.lda = g.ldb = k_;
     g.transpose_b = true;
-    g.aligned = in_product();
+    g.aligned = true;
     set_grains(g, call_.attributes->grains_of('k'));
     return g;
   }
   T* logits(std::int64_t chunk) const {
     return kept_ ? call_.out<T>(kLogits) + chunk * chunk_ * v_ : stats() + stats_elements();
   }
-  void take_blocks(std::int64_t chunk, const GemmRegion& region) const {
+  void take_blocks(std::int64_t chunk, std::int64_t grain, std::int64_t block,
+                   const GemmRegion& region) const {
     static_assert(kGemmColumns % kStatsColumns == 0);
     constexpr std::int64_t kAbreast = Packet<T>::kWidth;
-    const T* const x = logits(chunk);
+    const T* const x = logits(chunk) + grains_.begin(grain);
     for (std::int64_t row = region.row; row < region.row + region.rows; row += kAbreast) {
       const std::int64_t rows = std::min(kAbreast, region.row + region.rows - row);
       for (std::int64_t col = region.col; col < region.col + region.cols; col += kStatsColumns) {
-        T* const max = stats() + 2 * row * blocks() + col / kStatsColumns;
+        T* const max = stats() + 2 * row * blocks_ + block + col / kStatsColumns;
         block_stats(x + row * v_ + col, v_, rows, std::min(kStatsColumns, region.col + region.cols - col),
-                    max, max + blocks(), 2 * blocks());
+                    max, max + blocks_, 2 * blocks_);
       }
     }
   }
-  MaxAndSum<T> of_grain(std::int64_t grain, std::int64_t row, const T* x) const {
-    const T* const max = stats() + 2 * row * blocks();
-    return in_product() ? stats_of_blocks(max, max + blocks(), blocks())
-                        : stats_of_row(x + grains_.begin(grain), grains_.end(grain) - grains_.begin(grain));
+  // Calls f(statistics) for each grain that is here, of row `row` of a chunk.
+  template <class F>
+  void for_grains_of(std::int64_t row, const F& f) const {
+    const T* const max = stats() + 2 * row * blocks_;
+    for_grains([&](std::int64_t grain, std::int64_t block) {
+      f(stats_of_blocks(max + block, max + blocks_ + block, blocks_of(grain)));
+    });
   }
   // Of row `row` of all, whose logits are `x`; it is row `in_chunk` of its chunk.
   void statistics(std::int64_t row, std::int64_t in_chunk, const T* x) const {
@@ -163,16 +196,17 @@ class Stats {
     const bool is_ignored = ignored(target, columns_.serial, call_.attributes->integers[0]);
     if constexpr (kPart) {
       T* to = call_.out<T>(0) + row;
-      for (std::int64_t g = grains_.first(); g < grains_.last(); ++g, to += 2 * rows_) {
-        const MaxAndSum<T> s = of_grain(g, in_chunk, x);
+      for_grains_of(in_chunk, [&](const MaxAndSum<T>& s) {
         to[0] = s.max;
         to[rows_] = s.sum;
-      }
+        to += 2 * rows_;
+      });
       const std::int64_t at = target - columns_.first;
       *to = !is_ignored && at >= 0 && at < v_ ? x[at] : T(-0.0);
     } else {
       MaxAndSum<T> parts[kMostGrains];
-      for (std::int64_t g = 0; g < grains_.total(); ++g) parts[g] = of_grain(g, in_chunk, x);
+      std::int64_t count = 0;
+      for_grains_of(in_chunk, [&](const MaxAndSum<T>& s) { parts[count++] = s; });
       const T lse = lse_of(parts, grains_.total());
       call_.out<T>(0)[row] = lse;
       if (call_.outputs[1] != nullptr) call_.out<T>(1)[row] = is_ignored ? lse : x[target];
@@ -185,6 +219,7 @@ class Stats {
   std::int64_t chunk_;
   Columns columns_;
   GrainRun grains_;
+  std::int64_t blocks_ = 0;  // of all grains
 };
 
 template <bool kPart>
