@@ -29,8 +29,9 @@ SHAPES = {
     "gpt2_1x1024": (12, 12, 768, 50257, 1024, 1, 1, 3),
     "small_12x64": (4, 4, 128, 65, 64, 12, 5, 50),
 }
-# What graingrad is asked beside: where activations outweigh all else, gelu's results are made again in backward.
-MORE_FLAGS = {"gpt2_1x1024": " --recompute h.*.mlp.act"}
+# What graingrad is asked beside: where activations outweigh all else, gelu's results and what goes into the product before
+# it are made again in backward.
+MORE_FLAGS = {"gpt2_1x1024": " --recompute h.*.mlp.act,h.*.ln_2"}
 CONTENDERS = ("graingrad", "eager", "compiled")
 
 
