@@ -40,6 +40,7 @@ class Ahead {
  public:
   /// Appends in[rows, cols], of which one of row and col is 1. At most kMost.
   void add(const T* in, std::int64_t row, std::int64_t rows, std::int64_t cols) {
+    if (rows <= 0 || cols <= 0) return;
     parts_[count_++] = {in, row, rows, cols};
     lines_ += rows * ceil_div(cols, kLine<T>);
   }
