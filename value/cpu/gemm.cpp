@@ -113,7 +113,7 @@ struct Layout {
     const std::int64_t rows = ceil_div(std::min(g.m, kRows), kBlockRows<T>) * kBlockRows<T>;
     const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth<T>) - 1);
     waits = others > 0;
-    panel_a = kBlockRows<T> * k + Packet<T>::kWidth;
+    panel_a = kBlockRows<T> * k;
     b = ceil_div(rows / kBlockRows<T> * panel_a, 16) * 16;
     row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
     sums = b + (g.m > kRows ? row : std::min(row, kGroup)) * k;

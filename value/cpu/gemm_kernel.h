@@ -244,7 +244,7 @@ void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operand
   }
 }
 
-/// c[rows, kBlockCols] = or += a[rows, k] b[k, kBlockCols], one chain an element.
+/// c[rows, kBlockCols] = or += a[rows, k] b[k, kBlockCols], one chain an element; `a` as above.
 template <class T, Ends E = Ends::even>
 void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
                    T* c, std::int64_t ldc, bool accumulate) {

@@ -85,7 +85,7 @@ class Stats {
     for_grains([&](std::int64_t grain, std::int64_t) { blocks_ += blocks_of(grain); });
   }
 
-  int stages() const { return static_cast<int>(2 * ((rows_ + chunk_ - 1) / chunk_)); }
+  int stages() const { return static_cast<int>(2 * ceil_div(rows_, chunk_)); }
   std::int64_t tiles(int stage) const {
     const std::int64_t chunk = stage / 2;
     if (stage % 2 == 1) return rows_of(chunk).whole_row_count();

@@ -16,6 +16,7 @@ inline constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
 /// them: few enough not to evict each other where their distance is a multiple of 4 KiB.
 inline constexpr std::int64_t kRowsAhead = 8;
 
+/// Where p[i] would lie.
 template <class T>
 const void* address_of(const T* p, std::int64_t i) {
   return reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) +
@@ -38,7 +39,7 @@ void prefetch_second(const T* p, std::int64_t i) {
 template <class T>
 class Ahead {
  public:
-  /// Appends in[rows, cols], of which one of row and col is 1. At most kMost.
+  /// Appends in[rows, cols], rows `row` elements apart: at most kMost matrices.
   void add(const T* in, std::int64_t row, std::int64_t rows, std::int64_t cols) {
     if (rows <= 0 || cols <= 0) return;
     parts_[count_++] = {in, row, rows, cols};
