@@ -30,16 +30,12 @@ Gemm<T> describe(const Call& call) {
   return g;
 }
 
-// The tensors that steps read or write beside C, as far as `g` has room for them.
+// What steps write and read beside C; of several tensors that they read, the first.
 template <class T>
 void set_touched(const Call& call, Gemm<T>& g) {
-  std::size_t next = 0;
-  const auto add = [&](const T* tensor) {
-    if (tensor != g.c && next < std::size(g.touched)) g.touched[next++] = tensor;
-  };
-  add(call.out<T>());
-  for (std::size_t i = 2; i < call.inputs.size(); ++i)
-    if (call.input_specs[i] == call.output_specs[0]) add(call.in<T>(i));
+  if (call.out<T>() != g.c) g.written = call.out<T>();
+  for (std::size_t i = 2; i < call.inputs.size() && g.read == nullptr; ++i)
+    if (call.input_specs[i] == call.output_specs[0]) g.read = call.in<T>(i);
 }
 
 // Rows that go through one step before the next: few enough to stay in the first-level cache, enough to hide

@@ -215,20 +215,18 @@ class Rectangle {
     const std::int64_t k = left > 0 ? block_.k : std::min(kDepth<T>, g_.k - next_k);
     const std::int64_t width = left > 0 ? std::min(group.size, left) : group.size;
     if (b.col == 1)
-      ahead.add(b.data, b.row, k, width);
+      ahead.add(b.data, b.row, k, width, false);
     else
-      ahead.add(b.data, b.col, width, k);
+      ahead.add(b.data, b.col, width, k, false);
   }
 
   void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, T* b, bool first) {
     Ahead<T> ahead;
     if (first) ask_for_next_b(group, cols, ahead);
     if (block_.completes) {
-      for (const T* const touched : g_.touched) {
-        if (touched != nullptr)
-          ahead.add(touched + region_.item * g_.stride_c + rows.begin * g_.ldc + group.begin, g_.ldc,
-                    rows.size, group.size);
-      }
+      const std::int64_t place = region_.item * g_.stride_c + rows.begin * g_.ldc + group.begin;
+      if (g_.written != nullptr) ahead.add(g_.written + place, g_.ldc, rows.size, group.size, true);
+      if (g_.read != nullptr) ahead.add(g_.read + place, g_.ldc, rows.size, group.size, false);
     }
     const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
     const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;

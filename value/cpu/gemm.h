@@ -40,8 +40,9 @@ struct Gemm {
   std::int64_t stride_piece = 0;
   /// Regions that GemmDone is told of begin at multiples of kGemmColumns columns, and end there or with C.
   bool aligned = false;
-  /// What GemmDone will read or write at C's place in tensors laid out as C: asked for early. Null: nothing.
-  const T* touched[2] = {};
+  /// Tensors laid out as C that GemmDone will write and read at C's place: asked for early. Null: none.
+  T* written = nullptr;
+  const T* read = nullptr;
 };
 
 /// Throws UsageError for negative extents, leading dimensions shorter than a row, bounds that do not ascend

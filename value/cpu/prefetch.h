@@ -29,20 +29,15 @@ void prefetch(const T* p, std::int64_t i) {
   __builtin_prefetch(address_of(p, i), Write);
 }
 
-/// As prefetch<0>, into the second-level cache.
-template <class T>
-void prefetch_second(const T* p, std::int64_t i) {
-  __builtin_prefetch(address_of(p, i), 0, 2);
-}
-
-/// Asks for the lines of matrices that come next, into the second-level cache, a few at a time.
+/// Asks for the lines of matrices that come next, a few at a time.
 template <class T>
 class Ahead {
  public:
-  /// Appends in[rows, cols], rows `row` elements apart: at most kMost matrices.
-  void add(const T* in, std::int64_t row, std::int64_t rows, std::int64_t cols) {
+  /// Appends in[rows, cols], rows `row` elements apart, to be read or, where `writes`, written: at most kMost
+  /// matrices.
+  void add(const T* in, std::int64_t row, std::int64_t rows, std::int64_t cols, bool writes) {
     if (rows <= 0 || cols <= 0) return;
-    parts_[count_++] = {in, row, rows, cols};
+    parts_[count_++] = {in, row, rows, cols, writes};
     lines_ += rows * ceil_div(cols, kLine<T>);
   }
   std::int64_t lines() const { return lines_; }
@@ -50,7 +45,7 @@ class Ahead {
   void ask(std::int64_t lines) {
     for (; lines > 0 && part_ < count_; --lines) {
       const Part& part = parts_[part_];
-      prefetch_second(part.in, row_ * part.row + at_);
+      part.writes ? prefetch<1>(part.in, row_ * part.row + at_) : prefetch<0>(part.in, row_ * part.row + at_);
       at_ += kLine<T>;
       if (at_ < part.cols) continue;
       at_ = 0;
@@ -65,6 +60,7 @@ class Ahead {
   struct Part {
     const T* in;
     std::int64_t row, rows, cols;
+    bool writes;
   };
   Part parts_[kMost];
   int count_ = 0, part_ = 0;
