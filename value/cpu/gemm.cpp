@@ -224,9 +224,9 @@ class Rectangle {
     Ahead<T> ahead;
     if (first) ask_for_next_b(group, cols, ahead);
     if (block_.completes) {
-      const std::int64_t place = region_.item * g_.stride_c + rows.begin * g_.ldc + group.begin;
-      if (g_.written != nullptr) ahead.add(g_.written + place, g_.ldc, rows.size, group.size, true);
-      if (g_.read != nullptr) ahead.add(g_.read + place, g_.ldc, rows.size, group.size, false);
+      const std::int64_t at = region_.item * g_.stride_c + rows.begin * g_.ldc + group.begin;
+      if (g_.written != nullptr) ahead.add(g_.written + at, g_.ldc, rows.size, group.size, true);
+      if (g_.read != nullptr) ahead.add(g_.read + at, g_.ldc, rows.size, group.size, false);
     }
     const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
     const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;

@@ -252,7 +252,7 @@ struct StatsKernel {
 constexpr std::int64_t kMergeRows = 256;
 
 std::int64_t merge_tiles(const Call& call, int) {
-  return (call.output_specs[0].shape[0] + kMergeRows - 1) / kMergeRows;
+  return ceil_div(call.output_specs[0].shape[0], kMergeRows);
 }
 
 void merge_tile(const Call& call, int, std::int64_t i, void*) {

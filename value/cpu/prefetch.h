@@ -33,11 +33,11 @@ void prefetch(const T* p, std::int64_t i) {
 template <class T>
 class Ahead {
  public:
-  /// Appends in[rows, cols], rows `row` elements apart, to be read or, where `writes`, written: at most kMost
-  /// matrices.
-  void add(const T* in, std::int64_t row, std::int64_t rows, std::int64_t cols, bool writes) {
+  /// Appends data[rows, cols], rows `row` elements apart, to be read or, where `writes`, written: at most
+  /// kMost matrices.
+  void add(const T* data, std::int64_t row, std::int64_t rows, std::int64_t cols, bool writes) {
     if (rows <= 0 || cols <= 0) return;
-    parts_[count_++] = {in, row, rows, cols, writes};
+    parts_[count_++] = {data, row, rows, cols, writes};
     lines_ += rows * ceil_div(cols, kLine<T>);
   }
   std::int64_t lines() const { return lines_; }
@@ -45,7 +45,8 @@ class Ahead {
   void ask(std::int64_t lines) {
     for (; lines > 0 && part_ < count_; --lines) {
       const Part& part = parts_[part_];
-      part.writes ? prefetch<1>(part.in, row_ * part.row + at_) : prefetch<0>(part.in, row_ * part.row + at_);
+      const std::int64_t i = row_ * part.row + at_;
+      part.writes ? prefetch<1>(part.data, i) : prefetch<0>(part.data, i);
       at_ += kLine<T>;
       if (at_ < part.cols) continue;
       at_ = 0;
@@ -58,7 +59,7 @@ class Ahead {
  private:
   static constexpr int kMost = 3;
   struct Part {
-    const T* in;
+    const T* data;
     std::int64_t row, rows, cols;
     bool writes;
   };
