@@ -64,8 +64,12 @@ void score_block(MatrixView<T> q, const T* keys, std::int64_t head_dim, T* score
     const std::int64_t count = std::min(kBlockRows<T>, rows - i);
     const std::int64_t end = std::min(cols, span(i + count - 1).end);
     for (std::int64_t j = 0; j < end; j += kCols) {
-      register_rows(count, head_dim, q.at(i, 0), keys + j * head_dim, kCols, scores + i * kScoreRow + j,
-                    kScoreRow, false);
+      T* const to = scores + i * kScoreRow + j;
+      if (end - j > Packet<T>::kWidth)
+        register_rows(count, head_dim, q.at(i, 0), keys + j * head_dim, kCols, to, kScoreRow, false);
+      else
+        register_rows<T, Ends::even, 1>(count, head_dim, q.at(i, 0), keys + j * head_dim, kCols, to,
+                                        kScoreRow, false);
     }
   }
 }
@@ -122,63 +126,87 @@ struct DropoutFactors {
   }
 };
 
-// Turns the scores of each row, those of the keys that it sees, into weights exp(scale * s - max), joins them
-// to its running maximum and total, and rescales its running output. The first block starts them. What lies
-// behind a row's last score in its last lane group is scratch.
+// Rows whose maxima are all found before the first becomes weights, so that the one's waits fill the other's:
+// no more than leave their scores in the first-level cache.
+constexpr std::int64_t kRowsTogether = 64;
+
+// Joins the largest score of each row, of the keys that it sees, scaled, to its running maximum, and says by
+// which factor its earlier weights shrink; the first block starts the maxima and has no factors. As many rows
+// abreast as a packet has elements: their trees and what is done once a row are one packet's. A score that is
+// NaN may be passed over here: its row's weights show it.
 template <class T, class F>
-[[gnu::flatten]] void join_block(T* scores, std::int64_t rows, F span, T scale, bool first, T* max, T* total,
-                                 T* sums, std::int64_t sum_row) {
+[[gnu::flatten]] void join_maxima(const T* scores, std::int64_t rows, F span, T scale, bool first, T* max,
+                                  T* factors) {
   using P = Packet<T>;
   using L = LanePack<T>;
   using Real = typename P::Real;
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
-  const auto larger_of = [](Real a, Real b) { return larger<P>(a, b); };
-  const auto sum_of = [](Real a, Real b) { return a + b; };
-  // As many rows abreast as a packet has elements: their trees and what is done once a row are one packet's.
   for (std::int64_t at = 0; at < rows; at += P::kWidth) {
-    const std::int64_t abreast = std::min<std::int64_t>(P::kWidth, rows - at);
     Real folded[P::kWidth] = {};
-    for (std::int64_t i = 0; i < abreast; ++i) {
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(P::kWidth, rows - at); ++i) {
       const T* const row = scores + (at + i) * kScoreRow;
-      const std::int64_t end = span(at + i).end, whole = end / kLanes * kLanes;
-      auto largest = L::splat(kLowest);
-      for (std::int64_t j = 0; j < whole; j += kLanes) largest = larger<L>(largest, L::load(row + j));
-      if (whole < end)
-        largest = larger<L>(largest, keep_first<L>(L::load(row + whole), end - whole, kLowest));
-      folded[i] = fold_lanes<T>(largest, larger_of);
+      const std::int64_t end = span(at + i).end, last = (end - 1) / kLanes * kLanes;
+      auto largest = keep_first<L>(L::load(row + last), end - last, kLowest);
+      for (std::int64_t j = 0; j < last; j += kLanes) largest = L::at_least(L::load(row + j), largest);
+      folded[i] = fold_lanes<T>(largest, P::at_least);
     }
     // Rounding is monotone: the largest score, scaled, is the largest scaled score.
-    Real largest = fold_rows<T>(folded, larger_of) * scale, factor = {};
+    Real largest = fold_rows<T>(folded, P::at_least) * scale;
     if (!first) {
       const Real old = P::load(max + at);
-      largest = larger<P>(old, largest);
-      factor = cpu::exp_below<P>(old - largest);
+      largest = P::at_least(old, largest);
+      P::store(factors + at, cpu::exp_below<P>(old - largest));
     }
     P::store(max + at, largest);
-    for (std::int64_t i = 0; i < abreast; ++i) {
+  }
+}
+
+// Turns the scores of each row into weights exp(scale * s - max), and joins them to its running total. What
+// lies behind a row's last score in its last lane group is scratch.
+template <class T, class F>
+[[gnu::flatten]] void join_totals(T* scores, std::int64_t rows, F span, T scale, bool first, const T* max,
+                                  const T* factors, T* total) {
+  using P = Packet<T>;
+  using L = LanePack<T>;
+  using Real = typename P::Real;
+  const auto sum_of = [](Real a, Real b) { return a + b; };
+  for (std::int64_t at = 0; at < rows; at += P::kWidth) {
+    Real folded[P::kWidth] = {};
+    for (std::int64_t i = 0; i < std::min<std::int64_t>(P::kWidth, rows - at); ++i) {
       T* const row = scores + (at + i) * kScoreRow;
       const T row_max = max[at + i];
-      const std::int64_t end = span(at + i).end, whole = end / kLanes * kLanes;
+      const std::int64_t end = span(at + i).end, last = (end - 1) / kLanes * kLanes;
       const auto weigh = [&](T* p) {
         const auto x = cpu::exp_below<L>(L::load(p) * scale - row_max);
         L::store(p, x);
         return x;
       };
       auto sum = L::splat(0);
-      for (std::int64_t j = 0; j < whole; j += kLanes) sum = sum + weigh(row + j);
-      if (whole < end) sum = sum + keep_first<L>(weigh(row + whole), end - whole, T(0));
-      folded[i] = fold_lanes<T>(sum, sum_of);
+      for (std::int64_t j = 0; j < last; j += kLanes) sum = sum + weigh(row + j);
+      folded[i] = fold_lanes<T>(sum + keep_first<L>(weigh(row + last), end - last, T(0)), sum_of);
     }
     const Real block_total = fold_rows<T>(folded, sum_of);
-    P::store(total + at, first ? block_total : P::fma(P::load(total + at), factor, block_total));
-    if (first) continue;
-    T factors[P::kWidth];
-    P::store(factors, factor);
-    for (std::int64_t i = 0; i < abreast; ++i) {
+    P::store(total + at,
+             first ? block_total : P::fma(P::load(total + at), P::load(factors + at), block_total));
+  }
+}
+
+// Makes a block's scores weights, joins them to the rows' running maxima and totals, and rescales their
+// running outputs.
+template <class T, class F>
+void join_block(T* scores, std::int64_t rows, F span, T scale, bool first, T* max, T* total, T* sums,
+                std::int64_t sum_row) {
+  T factors[kRowsTogether];
+  for (std::int64_t at = 0; at < rows; at += kRowsTogether) {
+    const std::int64_t together = std::min(kRowsTogether, rows - at);
+    const auto span_of = [&](std::int64_t i) { return span(at + i); };
+    T* const block = scores + at * kScoreRow;
+    join_maxima(block, together, span_of, scale, first, max + at, factors);
+    join_totals(block, together, span_of, scale, first, max + at, factors, total + at);
+    for (std::int64_t i = 0; !first && i < together; ++i) {
+      if (factors[i] == T(1)) continue;  // most maxima stay, once a row has seen a few blocks
       T* const row = sums + (at + i) * sum_row;
-      // Most maxima stay, once a row has seen a few blocks.
-      for (std::int64_t j = 0; factors[i] != T(1) && j < sum_row; j += kLanes)
-        L::store(row + j, L::load(row + j) * factors[i]);
+      for (std::int64_t j = 0; j < sum_row; j += kLanes) store(row + j, Lanes<T>(load(row + j) * factors[i]));
     }
   }
 }
@@ -292,17 +320,24 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
     ragged_product<T>({scores, kScoreRow, 1}, values, kBlockCols<T> * count, sums + skip * sum_row, sum_row,
                       rows - skip, dim, key > 0, span);
   }
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < dim; j += kLanes)
-      store_partial(out + i * ld_out + j, Lanes<T>(load(sums + i * sum_row + j) / total[i]),
-                    std::min(kLanes, dim - j));
-  }
+  // Totals become what outputs are multiplied with.
   using P = Packet<T>;
   T* const lse = call.lse + (item * call.heads + head) * call.sequence + first;
-  std::int64_t i = 0;
-  for (; i + P::kWidth <= rows; i += P::kWidth)
-    P::store(lse + i, P::load(max + i) + cpu::log<P>(P::load(total + i)));
-  for (; i < rows; ++i) lse[i] = max[i] + cpu::log(total[i]);
+  std::int64_t whole = rows / P::kWidth * P::kWidth;
+  for (std::int64_t i = 0; i < whole; i += P::kWidth) {
+    const auto sum = P::load(total + i);
+    P::store(lse + i, P::load(max + i) + cpu::log<P>(sum));
+    P::store(total + i, P::splat(1) / sum);
+  }
+  for (std::int64_t i = whole; i < rows; ++i) {
+    lse[i] = max[i] + cpu::log(total[i]);
+    total[i] = 1 / total[i];
+  }
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < dim; j += kLanes)
+      store_partial(out + i * ld_out + j, Lanes<T>(load(sums + i * sum_row + j) * total[i]),
+                    std::min(kLanes, dim - j));
+  }
 }
 
 template <class T>

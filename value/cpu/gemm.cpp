@@ -257,8 +257,8 @@ class Rectangle {
         }
         const Sums<T> c{piece + (rows.begin + i) * g_.ldc + col, g_.ldc};
         if (plain && width == kBlockCols<T>)
-          register_sums<T, Ends::even, true>(height, block_.k, operands, resumes ? c.data : kZeros<T>,
-                                             resumes ? c.row : 0, nullptr, 0, c);
+          register_sums<T, Ends::even, true, 2>(height, block_.k, operands, resumes ? c.data : kZeros<T>,
+                                                resumes ? c.row : 0, nullptr, 0, c);
         else
           run_links(height, width, operands, c, place);
       }
@@ -287,9 +287,9 @@ class Rectangle {
     for (int l = 0; l < block_.count; ++l) {
       const Link& link = block_.links[static_cast<std::size_t>(l)];
       const Sums<T>* const slot = slots + link.slot;
-      register_sums<T, Ends::even, true>(rows, link.k, operands.at(link.first - block_.first),
-                                         link.resumes ? slot->data : kZeros<T>, link.resumes ? slot->row : 0,
-                                         slot, link.adds, l == block_.into_c ? result : *(slot - link.adds));
+      register_sums<T, Ends::even, true, 2>(
+          rows, link.k, operands.at(link.first - block_.first), link.resumes ? slot->data : kZeros<T>,
+          link.resumes ? slot->row : 0, slot, link.adds, l == block_.into_c ? result : *(slot - link.adds));
     }
     if (cols < kWidth) {
       for (std::int64_t i = 0; i < rows; ++i) std::copy_n(edge + i * kWidth, cols, c.data + i * c.row);
@@ -358,15 +358,16 @@ void gemm_run(const Gemm<T>& g, std::int64_t first, std::int64_t last, void* scr
 
 // Two blocks of rows and one panel of columns: at most 13 and 24 KiB.
 double run_register_blocks(float* memory, std::int64_t repeats) {
-  constexpr std::int64_t kHeight = 2 * kBlockRows<float>, kWidth = kBlockCols<float>, kLong = 192;
+  constexpr std::int64_t kHeight = kBlockRows<float>, kWidth = kBlockCols<float>, kLong = 192;
   const float* const b = memory;
   const float* const a = b + kWidth * kLong;
-  float* const c = memory + (kWidth + kHeight) * kLong;
+  float* const c = memory + (kWidth + 2 * kHeight) * kLong;
   for (std::int64_t i = 0; i < repeats; ++i) {
     // Each repeat adds onto the last one's result, so that none can be left out.
-    block_product_packed<float>({a, 1, kHeight}, b, kWidth * kLong, c, kWidth, kHeight, kWidth, kLong, i > 0);
+    for (std::int64_t j = 0; j < 2 * kHeight; j += kHeight)
+      register_rows<float>(kHeight, kLong, {a + j, 1, 2 * kHeight}, b, kWidth, c + j * kWidth, kWidth, i > 0);
   }
-  return 2.0 * static_cast<double>(kHeight * kWidth * kLong * repeats);
+  return 2.0 * static_cast<double>(2 * kHeight * kWidth * kLong * repeats);
 }
 
 template void check(const Gemm<float>&);

@@ -44,6 +44,10 @@ struct Sums {
 /// at once would wait for each other: a first-level cache knows a few dozen misses.
 inline constexpr std::int64_t kTurn = 32;
 
+/// Columns of A that are asked for ahead of the one that is laid: each begins a line of its own, and takes a
+/// block's rows of arithmetic only.
+inline constexpr std::int64_t kColumnsAhead = 16;
+
 /// What a chain starts from where it does not resume another.
 template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
@@ -81,11 +85,11 @@ struct Operands {
 /// Which of A's elements follow each other: those of a column, or of a row.
 enum class Runs { columns, rows };
 
-/// to[Rows, kBlockCols] = a[Rows, k] b[k, kBlockCols] + others: each element is one chain of fused
+/// to[Rows, n] = a[Rows, k] b[k, n] + others, where n is Packets packets: each element is one chain of fused
 /// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
 /// added in turn, the one before `others` first. Writes panels as `lays_a` and `lays_b` say. With `asks` it
 /// asks for what its operands' `ahead` names, and for what the next block of a large product begins with.
-template <class T, int Rows, Runs runs, Ends E, bool asks, bool lays_a, bool lays_b>
+template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lays_a, bool lays_b>
 void register_block(std::int64_t k, const Operands<T>& operands, const T* start, std::int64_t start_row,
                     const Sums<T>* others, int count, const Sums<T>& to) {
   using P = Packet<T>;
@@ -94,7 +98,7 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
   const T* b = operands.b;
   const std::int64_t b_row = operands.b_row;
   T *panel_a = operands.panel_a, *panel_b = operands.panel_b;
-  Real sum[Rows][2];
+  Real sum[Rows][Packets];
   // One pointer that steps from column to column, or one for each row.
   const T* column = a.data;
   const T* rows[Rows];
@@ -102,32 +106,34 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
     rows[i] = a.data + i * a.row;
-    sum[i][0] = P::load(start + i * start_row);
-    sum[i][1] = P::load(start + i * start_row + P::kWidth);
+#pragma GCC unroll 2
+    for (int p = 0; p < Packets; ++p) sum[i][p] = P::load(start + i * start_row + p * P::kWidth);
   }
   const auto element_of_a = [&](std::int64_t i, std::int64_t l) {
     return runs == Runs::columns ? column[i] : rows[i][l];
   };
   // Row l of b for rows [first, last) of the block.
   const auto meet = [&](std::int64_t l, auto first, auto last) {
-    const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
+    Real of_b[Packets];
+    for_constants<Packets>([&](auto p) { of_b[p] = P::load(b + p * P::kWidth); });
     b += b_row;
     for_constants<last - first>([&](auto j) {
       constexpr int i = first + j;
       const Real x = P::splat(element_of_a(i, l));
-      sum[i][0] = P::fma(x, b0, sum[i][0]);
-      sum[i][1] = P::fma(x, b1, sum[i][1]);
+      for_constants<Packets>([&](auto p) { sum[i][p] = P::fma(x, of_b[p], sum[i][p]); });
     });
     if constexpr (runs == Runs::columns) column += a.col;
   };
   if constexpr (E == Ends::rising)
     for_constants<Rows - 1>([&](auto l) { meet(l, kConstant<0>, kConstant<l + 1>); });
   const auto element = [&](std::int64_t l) {
-    const Real b0 = P::load(b), b1 = P::load(b + P::kWidth);
+    Real of_b[Packets];
+#pragma GCC unroll 2
+    for (int p = 0; p < Packets; ++p) of_b[p] = P::load(b + p * P::kWidth);
     b += b_row;
     if constexpr (lays_a && runs == Runs::columns) {
       std::memcpy(panel_a, column, Rows * sizeof(T));
-      prefetch<0>(column, kRowsAhead * a.col);
+      prefetch<0>(column, kColumnsAhead * a.col);
     }
     if constexpr (lays_a && runs == Runs::rows) {
       // As words: copied beside the arithmetic, by other parts of the processor.
@@ -142,15 +148,15 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     if constexpr (lays_b) {
       prefetch<0>(b, kRowsAhead * b_row);
       prefetch<0>(b, kRowsAhead * b_row + kBlockCols<T> - 1);
-      P::store(panel_b, b0);
-      P::store(panel_b + P::kWidth, b1);
+#pragma GCC unroll 2
+      for (int p = 0; p < Packets; ++p) P::store(panel_b + p * P::kWidth, of_b[p]);
       panel_b += kBlockCols<T>;
     }
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const Real x = P::splat(element_of_a(i, l));
-      sum[i][0] = P::fma(x, b0, sum[i][0]);
-      sum[i][1] = P::fma(x, b1, sum[i][1]);
+#pragma GCC unroll 2
+      for (int p = 0; p < Packets; ++p) sum[i][p] = P::fma(x, of_b[p], sum[i][p]);
     }
     if constexpr (runs == Runs::columns) column += a.col;
   };
@@ -160,20 +166,24 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
   }
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
-  // together) and where its rows of A begin (panels follow each other).
+  // together) and where its rows of A begin (panels follow each other; rows that nobody has read come a
+  // while before the processor guesses on). Of a short contraction two rows at a time, so that all are asked
+  // for before it ends.
+  constexpr int kLinesOfA = lays_a ? 8 : 2;
+  const int at_once = k < Rows * kTurn ? 2 : 1;
   int asked = Rows;
   const auto ask = [&] {
     if (operands.ahead != nullptr) operands.ahead->ask(operands.lines);
-    if (asked == 2 * Rows) return;
-    if (to.row != kBlockCols<T>) {
-      prefetch<1>(to.data, asked * to.row);
-      prefetch<1>(to.data, asked * to.row + kBlockCols<T> - 1);
+    if (asked >= 2 * Rows) return;
+    for (int n = 0; n < at_once; ++n, ++asked) {
+      if (to.row != kBlockCols<T>) {
+        prefetch<1>(to.data, asked * to.row);
+        prefetch<1>(to.data, asked * to.row + kBlockCols<T> - 1);
+      }
+      if (runs == Runs::rows) {
+        for (int l = 0; l < kLinesOfA; ++l) prefetch<0>(a.data, asked * a.row + l * kLine<T>);
+      }
     }
-    if (runs == Runs::rows) {
-      prefetch<0>(a.data, asked * a.row);
-      prefetch<0>(a.data, asked * a.row + kLine<T>);
-    }
-    ++asked;
   };
   std::int64_t done = E == Ends::rising ? Rows - 1 : 0;
   if constexpr (asks) {
@@ -188,31 +198,32 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     --others;
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      sum[i][0] = P::load(others->data + i * others->row) + sum[i][0];
-      sum[i][1] = P::load(others->data + i * others->row + P::kWidth) + sum[i][1];
+#pragma GCC unroll 2
+      for (int p = 0; p < Packets; ++p)
+        sum[i][p] = P::load(others->data + i * others->row + p * P::kWidth) + sum[i][p];
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
-    P::store(to.data + i * to.row, sum[i][0]);
-    P::store(to.data + i * to.row + P::kWidth, sum[i][1]);
+#pragma GCC unroll 2
+    for (int p = 0; p < Packets; ++p) P::store(to.data + i * to.row + p * P::kWidth, sum[i][p]);
   }
 }
 
 /// register_block for 1 to kBlockRows rows; panels are laid by all kBlockRows alone. One of a's row and col
 /// is 1.
-template <class T, Ends E, bool asks>
+template <class T, Ends E, bool asks, int Packets>
 void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operands, const T* start,
                    std::int64_t start_row, const Sums<T>* others, int count, const Sums<T>& to) {
   const auto run = [&](auto height, auto lays_a, auto lays_b) {
     constexpr int kHeight = height;
     if constexpr (kHeight <= kBlockRows<T>) {
       if (operands.a.row == 1)
-        register_block<T, kHeight, Runs::columns, E, asks, lays_a, lays_b>(k, operands, start, start_row,
-                                                                           others, count, to);
+        register_block<T, kHeight, Packets, Runs::columns, E, asks, lays_a, lays_b>(
+            k, operands, start, start_row, others, count, to);
       else
-        register_block<T, kHeight, Runs::rows, E, asks, lays_a, lays_b>(k, operands, start, start_row, others,
-                                                                        count, to);
+        register_block<T, kHeight, Packets, Runs::rows, E, asks, lays_a, lays_b>(
+            k, operands, start, start_row, others, count, to);
     }
   };
   constexpr std::true_type kLays;
@@ -244,12 +255,12 @@ void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operand
   }
 }
 
-/// c[rows, kBlockCols] = or += a[rows, k] b[k, kBlockCols], one chain an element; `a` as above.
-template <class T, Ends E = Ends::even>
+/// c[rows, n] = or += a[rows, k] b[k, n] for Packets packets of columns, one chain an element; `a` as above.
+template <class T, Ends E = Ends::even, int Packets = 2>
 void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
                    T* c, std::int64_t ldc, bool accumulate) {
-  register_sums<T, E, false>(rows, k, {a, b, b_row}, accumulate ? c : kZeros<T>, accumulate ? ldc : 0,
-                             nullptr, 0, {c, ldc});
+  register_sums<T, E, false, Packets>(rows, k, {a, b, b_row}, accumulate ? c : kZeros<T>,
+                                      accumulate ? ldc : 0, nullptr, 0, {c, ldc});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
@@ -335,52 +346,15 @@ void pack_abreast(const T* in, std::int64_t row, std::int64_t n, std::int64_t k,
   }
 }
 
-/// The bytes that block_product needs for its scratch.
-template <class T>
-std::size_t block_product_bytes(std::int64_t n, std::int64_t k) {
-  return static_cast<std::size_t>(ceil_div(n, kBlockCols<T>) * kBlockCols<T> * k) * sizeof(T);
-}
-
-/// Columns of b[k, n] in panels of kBlockCols for block_product_packed; one of b's row and col is 1. `out`
-/// holds block_product_bytes(n, k).
+/// Columns of b[k, n] in panels of kBlockCols, one behind the other in `out`: element (l, j) to
+/// out[j / kBlockCols * kBlockCols * k + l * kBlockCols + j % kBlockCols]; what is missing in the last one is
+/// zeros. One of b's row and col is 1.
 template <class T>
 void pack_columns(MatrixView<T> b, std::int64_t n, std::int64_t k, T* out) {
   constexpr std::int64_t kCols = kBlockCols<T>;
   if (b.col == 1) return pack_abreast(b.data, b.row, n, k, out);
   for (std::int64_t j = 0; j < n; j += kCols)
     pack_transposed(b.data + j * b.col, b.col, std::min(kCols, n - j), k, out + j * k);
-}
-
-/// c[m, n] = or += a[m, k] b[k, n] with b packed by pack_columns; its panels lie `panel` elements apart.
-template <class T>
-void block_product_packed(MatrixView<T> a, const T* b, std::int64_t panel, T* c, std::int64_t ldc,
-                          std::int64_t m, std::int64_t n, std::int64_t k, bool accumulate) {
-  constexpr std::int64_t kCols = kBlockCols<T>;
-  for (std::int64_t j = 0; j < n; j += kCols) {
-    for (std::int64_t i = 0; i < m; i += kBlockRows<T>) {
-      register_tile(std::min(kBlockRows<T>, m - i), std::min(kCols, n - j), k, a.at(i, 0),
-                    b + j / kCols * panel, kCols, c + i * ldc + j, ldc, accumulate);
-    }
-  }
-}
-
-/// c[m, n] = or += a[m, k] b[k, n], serial, for operands that fit the first-level cache (sides up to about
-/// 128), with the chain of gemm.h. `b` is copied into `scratch` (block_product_bytes) only where its columns
-/// are not consecutive.
-template <class T>
-void block_product(MatrixView<T> a, MatrixView<T> b, T* c, std::int64_t ldc, std::int64_t m, std::int64_t n,
-                   std::int64_t k, bool accumulate, T* scratch) {
-  constexpr std::int64_t kCols = kBlockCols<T>;
-  const std::int64_t direct = b.col == 1 ? n / kCols * kCols : 0;
-  for (std::int64_t j = 0; j < direct; j += kCols) {
-    for (std::int64_t i = 0; i < m; i += kBlockRows<T>) {
-      register_rows(std::min(kBlockRows<T>, m - i), k, a.at(i, 0), b.data + j, b.row, c + i * ldc + j, ldc,
-                    accumulate);
-    }
-  }
-  if (direct == n) return;
-  pack_columns(b.at(0, direct), n - direct, k, scratch);
-  block_product_packed<T>(a, scratch, kCols * k, c + direct, ldc, m, n - direct, k, accumulate);
 }
 
 }  // namespace graingrad::cpu
