@@ -12,6 +12,7 @@
 #include "nn/init.h"
 #include "nn/optimizer.h"
 #include "parallel/mesh.h"
+#include "value/grains.h"
 
 namespace graingrad::apps {
 namespace {
@@ -70,7 +71,7 @@ struct Setup {
     training.emplace(Training{.store = store, .programs = {}, .update = &update});
     for (const Program& program : programs) training->programs.push_back(&program);
     parallel::StepShape& shape = training->shape;
-    shape.micro_batches = (o.samples + o.block - 1) / o.block;
+    shape.micro_batches = ceil_div(o.samples, o.block);
     shape.short_tail = programs.size() > 1;
     configure(*training, o.common, mesh);
   }

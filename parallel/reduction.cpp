@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "parallel/tree_reduction.h"
+#include "value/grains.h"
 
 namespace graingrad::parallel {
 namespace {
@@ -133,7 +134,7 @@ Traffic expected_traffic(const ReductionSpec& spec, int ranks, int rank) {
     }
     case ReductionKind::gather_broadcast: {
       const std::int64_t segment = gather_segment(spec, ranks);
-      const std::int64_t calls = (spec.count + segment - 1) / segment + 1;
+      const std::int64_t calls = ceil_div(spec.count, segment) + 1;
       const std::int64_t moved = rank == 0 ? bytes * (ranks - 1) : bytes;
       traffic += {calls, moved, moved};
       break;

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "parallel/schedule.h"
+#include "value/grains.h"
 
 namespace graingrad::parallel {
 namespace {
@@ -23,7 +24,7 @@ constexpr std::int64_t kLargestSegment = 512
                                          << 10;  // bytes of one message: stays in the cache until it is added
 constexpr std::int64_t kCacheTile = 8 << 10;     // bytes of each piece that are added at a time
 
-std::int64_t aligned(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::int64_t aligned(std::int64_t bytes) { return ceil_div(bytes, kAlignment) * kAlignment; }
 
 template <class T>
 void add(T* out, const T* left, const T* right, std::int64_t count) {
@@ -259,7 +260,7 @@ Piece TreeLayout::chunk(const Piece& bucket, int ranks, int owner) const {
 }
 
 std::int64_t TreeLayout::largest_chunk(const Piece& bucket, int ranks) const {
-  if (shards.empty()) return (bucket.last - bucket.first + ranks - 1) / ranks;
+  if (shards.empty()) return ceil_div(bucket.last - bucket.first, ranks);
   std::int64_t most = 0;
   auto owner =
       static_cast<int>(std::upper_bound(shards.begin(), shards.end(), bucket.first) - shards.begin());

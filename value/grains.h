@@ -13,6 +13,9 @@ constexpr std::int64_t cut(std::int64_t units, std::int64_t parts, std::int64_t 
   return i * units / parts;
 }
 
+/// a / b, rounded up, for 0 <= a and 0 < b.
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 /// Where the summation tree splits [first, last): the sum over it is sum[first, middle) + sum[middle, last).
 constexpr std::int64_t middle(std::int64_t first, std::int64_t last) { return (first + last) / 2; }
 

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "value/grains.h"
+
 namespace graingrad {
 namespace {
 
@@ -25,7 +27,7 @@ class Laps {
 // Blocks are worked through in parts, so that threads share them.
 constexpr std::int64_t kPartBytes = 256 * 1024;
 
-std::int64_t parts_of(std::int64_t bytes) { return (bytes + kPartBytes - 1) / kPartBytes; }
+std::int64_t parts_of(std::int64_t bytes) { return ceil_div(bytes, kPartBytes); }
 
 template <class F>
 void for_parts(const cpu::Team& team, std::int64_t bytes, F&& f) {

@@ -42,7 +42,7 @@ void lookup_tile(const Call& call, int, std::int64_t i, void*) {
 RowTiles table(const Call& call) { return {1, call.output_specs[0].shape.size()}; }
 
 std::int64_t column_tiles(const Call& call) {
-  return (call.output_specs[0].shape[1] + kColumns - 1) / kColumns;
+  return ceil_div(call.output_specs[0].shape[1], kColumns);
 }
 
 // A tile owns columns and visits every index in order, so that two equal indices never meet on two threads.

@@ -66,8 +66,8 @@ bool ContractionWalk::next(ContractionBlock& block) {
   while (block.count < ContractionBlock::kMostLinks && !block.completes && find()) {
     const std::int64_t end = contraction_.begin(grain_ + 1), left = end - at_;
     // A chain longer than a block is cut into even parts; a shorter one stays whole.
-    const std::int64_t parts = (left + most_ - 1) / most_;
-    const std::int64_t k = (left + parts - 1) / parts;
+    const std::int64_t parts = ceil_div(left, most_);
+    const std::int64_t k = ceil_div(left, parts);
     if (block.count > 0 && block.k + k > most_) break;
     Link& link = block.links[static_cast<std::size_t>(block.count++)];
     link = {at_, k, resumes_, waiting_, 0};

@@ -105,7 +105,7 @@ class Gradient {
     for (std::int64_t g = row_grains_.first(); g < row_grains_.last(); ++g) blocks += blocks_of(g);
     return blocks;
   }
-  std::int64_t column_tiles() const { return (width_ + kColumns - 1) / kColumns; }
+  std::int64_t column_tiles() const { return ceil_div(width_, kColumns); }
   int stages() const { return sums_ ? 2 : 1; }
   std::size_t shared_bytes() const {
     return sums_ ? static_cast<std::size_t>(blocks() * 2 * width_) * sizeof(T) : 0;
@@ -198,7 +198,7 @@ class Gradient {
   }
 
   std::int64_t blocks_of(std::int64_t grain) const {
-    return (row_grains_.end(grain) - row_grains_.begin(grain) + kRowBlock - 1) / kRowBlock;
+    return ceil_div(row_grains_.end(grain) - row_grains_.begin(grain), kRowBlock);
   }
 
   const Call& call_;

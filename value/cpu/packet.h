@@ -8,9 +8,9 @@
 #include <type_traits>
 #include <utility>
 
-namespace graingrad::cpu {
+#include "value/grains.h"
 
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+namespace graingrad::cpu {
 
 /// A number that the compiler knows.
 template <int I>

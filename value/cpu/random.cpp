@@ -16,7 +16,7 @@ constexpr std::int64_t kTile = 4096;
 // Elements whose words are made before they are used.
 constexpr std::int64_t kPiece = 512;
 
-std::int64_t tiles(const Call& call, int) { return (call.output_specs[0].shape.size() + kTile - 1) / kTile; }
+std::int64_t tiles(const Call& call, int) { return ceil_div(call.output_specs[0].shape.size(), kTile); }
 
 float to_unit(std::uint32_t word, float) { return static_cast<float>(word >> 8) * 0x1p-24f; }
 double to_unit(std::uint32_t word, double) { return static_cast<double>(word) * 0x1p-32; }

@@ -20,7 +20,7 @@ struct Extents {
 
   // Tiles cut the results and never the extent: a unit is one row, or one block of columns of one outer
   // index.
-  std::int64_t blocks() const { return (inner + kColumns - 1) / kColumns; }
+  std::int64_t blocks() const { return ceil_div(inner, kColumns); }
   RowTiles units() const { return {outer * blocks(), extent * std::min(inner, kColumns)}; }
 
   GrainRun grains(const Call& call) const { return {call, 'e', extent}; }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "value/grains.h"
 #include "value/shape.h"
 
 namespace graingrad::cpu {
@@ -44,7 +45,7 @@ struct RowTiles {
 
  private:
   bool long_rows() const { return length > kTileElements; }
-  std::int64_t pieces() const { return (length + kTileElements - 1) / kTileElements; }
+  std::int64_t pieces() const { return ceil_div(length, kTileElements); }
   std::int64_t rows_per_tile() const {
     return std::max<std::int64_t>(1, kTileElements / std::max<std::int64_t>(1, length));
   }

@@ -77,7 +77,7 @@ class Transposition {
 
   const Dim& at(int d) const { return dims_[static_cast<std::size_t>(d)]; }
   Dim& at(int d) { return dims_[static_cast<std::size_t>(d)]; }
-  std::int64_t blocks(int d) const { return (at(d).extent + kBlock - 1) / kBlock; }
+  std::int64_t blocks(int d) const { return ceil_div(at(d).extent, kBlock); }
   // Where index `i` over all dims but 0 and `skipped` begins.
   Place place(std::int64_t i, int skipped) const {
     Place p;

@@ -12,7 +12,7 @@ namespace {
 // Elements of one tile: 16 KiB of each f32 range.
 constexpr std::int64_t kTile = 4096;
 
-std::int64_t tiles(const Call& call, int) { return (call.input_specs[0].shape[0] + kTile - 1) / kTile; }
+std::int64_t tiles(const Call& call, int) { return ceil_div(call.input_specs[0].shape[0], kTile); }
 
 template <class T>
 struct Factors {
