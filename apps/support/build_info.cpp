@@ -1,5 +1,7 @@
 #include "apps/support/build_info.h"
 
+#include "commit.h"  // which the build writes
+
 namespace graingrad::apps {
 
 std::string version() { return GRAINGRAD_VERSION; }

@@ -1,4 +1,4 @@
-// What was built: fixed when CMake configures.
+// What was built.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@ namespace graingrad::apps {
 
 /// The project's version, "0.1.0".
 std::string version();
-/// The commit that was configured ("1a2b3c4d5e6f", with "-dirty" where files had changed), or "unknown"
+/// The commit that was built ("1a2b3c4d5e6f", with "-dirty" where the tree differs from it), or "unknown"
 /// outside git.
 std::string commit();
 /// The text that programs train on where no --data is given: the C++ standard library's headers, one after
