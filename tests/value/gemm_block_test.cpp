@@ -2,6 +2,8 @@
 // flags of the instruction set that is tested.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/value/gemm_reference.h"
 #include "value/cpu/gemm_kernel.h"
 

@@ -323,7 +323,7 @@ void attention_tile(const Attention<T>& call, std::int64_t tile, void* scratch) 
   // Totals become what outputs are multiplied with.
   using P = Packet<T>;
   T* const lse = call.lse + (item * call.heads + head) * call.sequence + first;
-  std::int64_t whole = rows / P::kWidth * P::kWidth;
+  const std::int64_t whole = rows / P::kWidth * P::kWidth;
   for (std::int64_t i = 0; i < whole; i += P::kWidth) {
     const auto sum = P::load(total + i);
     P::store(lse + i, P::load(max + i) + cpu::log<P>(sum));

@@ -166,9 +166,9 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
   }
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
-  // together) and where its rows of A begin (panels follow each other; rows that nobody has read come a
-  // while before the processor guesses on). Of a short contraction two rows at a time, so that all are asked
-  // for before it ends.
+  // together) and where its rows of A begin (panels follow each other). Rows that are laid are read for the
+  // first time: more of each, until the processor guesses on. Where the contraction is short, two rows at a
+  // time, so that all are asked for before it ends.
   constexpr int kLinesOfA = lays_a ? 8 : 2;
   const int at_once = k < Rows * kTurn ? 2 : 1;
   int asked = Rows;

@@ -22,7 +22,7 @@ struct RowTiles {
   /// Number of tiles; 0 where there is nothing to do.
   std::int64_t count() const {
     if (rows == 0 || length == 0) return 0;
-    return long_rows() ? rows * pieces() : (rows + rows_per_tile() - 1) / rows_per_tile();
+    return long_rows() ? rows * pieces() : ceil_div(rows, rows_per_tile());
   }
   /// Calls f(row, begin, end) for each piece [begin, end) of a row in tile `i`, in row order.
   template <class F>
@@ -41,7 +41,7 @@ struct RowTiles {
   void visit_whole(std::int64_t i, F&& f) const {
     f(i * rows_per_tile(), std::min(rows, (i + 1) * rows_per_tile()));
   }
-  std::int64_t whole_row_count() const { return (rows + rows_per_tile() - 1) / rows_per_tile(); }
+  std::int64_t whole_row_count() const { return ceil_div(rows, rows_per_tile()); }
 
  private:
   bool long_rows() const { return length > kTileElements; }
