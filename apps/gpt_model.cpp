@@ -69,6 +69,10 @@ void GptOptions::declare(Cli& cli) {
   cli.real("--beta2", beta2, "adamw: decay of the second moment", {0, 0.999999999});
   cli.real("--epsilon", epsilon, "adamw: added to the root of the second moment", {0});
   cli.real("--clip-grad", clip_grad, "largest norm of the gradient; 0: not clipped", {0});
+  cli.choice("--threads-take", threads_take,
+             "tiles: threads share every kernel; grains: each thread runs whole data grains in memory of its "
+             "own, and they meet once a step (for small models)",
+             {"tiles", "grains"});
   cli.integer("--tensor", tensor, "ranks that cut each tensor; the others cut the batch", {1, 1 << 20});
   cli.text("--layout", layout,
            "which tensors they cut: " + names_of_layouts() +
@@ -141,6 +145,11 @@ void GptOptions::settle(const Cli& cli) {
         "--zero 1 sums each gradient where it is needed, in the tree; --reduce {} brings all of it "
         "to every rank; give --reduce tree, or drop --zero",
         common.reduce));
+  if (threads_take == "grains" && tensor > 1)
+    throw UsageError(fmt::format(
+        "--threads-take grains: threads of a rank that cuts tensors (--tensor {}) exchange together; give "
+        "--threads-take tiles, or --tensor 1",
+        tensor));
   if (min_lr > lr) throw UsageError(fmt::format("--min-lr {} is above --lr {}; lower it", min_lr, lr));
   memory_bytes();
   if (last_step() > steps)
@@ -245,7 +254,13 @@ GptSetup::GptSetup(const GptOptions& o, const parallel::Mesh& mesh, int rank, in
   training.clip = o.clip_grad;
   training.shape.micro_batches = o.global_batch / o.micro_batch;
   configure(training, o.common, mesh);
-  training.team.threads = threads;
+  share_threads(training, threads, o.threads_take == "grains");
+  if (const std::int64_t grains = training.shape.summation.grains, workers = training.shape.workers;
+      workers > 1 && training.shape.ranks * workers > grains)
+    throw LayoutError(fmt::format(
+        "--threads-take grains: {} data rank(s) x {} threads take a grain each, and there are {}; give "
+        "--grains {} or more (of as many micro-batches), or --threads-take tiles",
+        training.shape.ranks, workers, grains, training.shape.ranks * workers));
 
   const std::int64_t limit = o.memory_bytes();
   // Fewer rows at a time take less memory and read the head's weight and gradient more often.

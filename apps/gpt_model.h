@@ -21,7 +21,8 @@ struct GptOptions {
   TrainingFlags common;
   SeeingFlags seeing;
   CheckpointFlags checkpoint;
-  std::string model = "attention", size = "custom", activation = "gelu", attention = "blocked", dtype = "f32", data;
+  std::string model = "attention", size = "custom", activation = "gelu", attention = "blocked", dtype = "f32",
+              data;
   std::int64_t layers = 1, heads = 8, width = 512, sequence = 256, vocab = 256;
   bool untie = false;
   double dropout = 0;
@@ -30,6 +31,7 @@ struct GptOptions {
   std::string optimizer = "auto", lr_schedule = "constant";
   double lr = 0, min_lr = 0, clip_grad = 0, weight_decay = 0.1, beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   std::int64_t warmup = 0;
+  std::string threads_take = "tiles";
   std::int64_t tensor = 1, tensor_grains = 0;
   std::string layout = "megatron";
   bool sequence_parallel = false;

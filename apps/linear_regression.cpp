@@ -89,7 +89,7 @@ std::int64_t flops_per_step(const Options& o) { return o.samples * (4 * o.featur
 
 int dry_run(const Options& o, const Output& out) {
   Setup setup(o, parallel::Mesh(static_cast<int>(o.common.world)));
-  setup.training->shape.workers = static_cast<int>(std::max<std::int64_t>(1, o.common.threads));
+  share_threads(*setup.training, static_cast<int>(std::max<std::int64_t>(1, o.common.threads)), true);
   const auto [rank, plan] = fullest_rank(*setup.training);
   out.say("linear_regression: {} ranks, {} parameters, {} micro-batches in {} grains, {} flops a step",
           o.common.world, setup.store.parameter_elements(), setup.training->shape.micro_batches,
@@ -126,7 +126,7 @@ int train(Job& job, const Options& o, const Cli& cli) {
   parallel::check_runnable(mesh, world.size());
   Setup setup(o, mesh);
   Training& training = *setup.training;
-  training.shape.workers = placement.threads;
+  share_threads(training, placement.threads, true);
   require_memory(training, fullest_rank(training).second, ranks_on_this_node(), available_memory_bytes());
 
   const auto seed = static_cast<std::uint64_t>(o.common.seed);

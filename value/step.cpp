@@ -123,15 +123,15 @@ class LastBackward final : public cpu::Companion {
 }  // namespace
 
 Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& update,
-           std::vector<Workspace*> workspaces, ParameterStore& store, StepHooks hooks)
+           const std::vector<Workspace*>& workers, Workspace& joint, ParameterStore& store, StepHooks hooks)
     : plan_(std::move(plan)),
       programs_(std::move(programs)),
       update_(update),
-      workspaces_(std::move(workspaces)),
+      joint_{.workspace = &joint},
       store_(store),
-      hooks_(std::move(hooks)),
-      times_(workspaces_.size()) {
-  if (plan_.workers.size() != workspaces_.size()) throw UsageError("Step: one workspace for each worker");
+      hooks_(std::move(hooks)) {
+  for (Workspace* workspace : workers) workers_.push_back({.workspace = workspace});
+  if (plan_.workers.size() != workers_.size()) throw UsageError("Step: one workspace for each worker");
   if (store.gradient_blocks() < plan_.gradient_blocks) throw UsageError("Step: too few gradient blocks");
   for (const Action& action : plan_.joint)
     if (action.kind == Action::Kind::gather && !hooks_.gather)
@@ -147,7 +147,7 @@ Step::Step(StepPlan plan, std::vector<const Program*> programs, const Program& u
     }
   }
   if (hooks_.overlap.buckets.empty()) return;
-  if (workspaces_.size() != 1) throw UsageError("Step: an exchange overlaps with one worker only");
+  if (workers_.size() != 1) throw UsageError("Step: an exchange overlaps with one worker only");
   // What follows the last run and adds blocks is done bucket by bucket instead.
   std::vector<Action>& actions = plan_.workers[0];
   for (auto* list : {&actions, &plan_.joint}) {
@@ -176,40 +176,58 @@ std::vector<Piece> Step::zeroed_bytes(const Program& program) const {
 }
 
 StepTimes Step::run() {
-  for (StepTimes& times : times_) times = {};
-  const int workers = static_cast<int>(workspaces_.size());
-  const auto work = [this](int worker) { run_worker(worker); };
+  joint_.times = run_workers();
+  for (const Action& action : plan_.joint) act(action, joint_);
+  return joint_.times;
+}
+
+StepTimes Step::run_workers() {
+  const std::int64_t begin = now_ns();
+  const auto work = [this](int worker) {
+    Actor& actor = workers_[static_cast<std::size_t>(worker)];
+    actor.times = {};
+    for (const Action& action : plan_.workers[static_cast<std::size_t>(worker)]) act(action, actor);
+    actor.ended = now_ns();
+  };
+  const auto workers = static_cast<int>(workers_.size());
   cpu::run_workers(workers, std::cref(work));
-  StepTimes total;
-  for (const StepTimes& times : times_) {
-    total.data += times.data / workers;
-    total.forward += times.forward / workers;
-    total.backward += times.backward / workers;
-    total.communicate += times.communicate / workers;
+  if (workers == 1) return workers_[0].times;
+  const std::int64_t end = now_ns();
+  StepTimes mean;
+  for (const Actor& worker : workers_) {
+    mean.data += worker.times.data / workers;
+    mean.forward += worker.times.forward / workers;
+    mean.backward += worker.times.backward / workers;
+    mean.communicate += worker.times.communicate / workers;
+    worker.record(TraceEvent::Kind::join, 0, worker.ended, end);
   }
-  for (const Action& action : plan_.joint) act(action, *workspaces_[0], total);
-  return total;
+  mean.wait =
+      static_cast<double>(end - begin) * 1e-9 - mean.data - mean.forward - mean.backward - mean.communicate;
+  return mean;
 }
 
 void Step::set_trace(Trace* trace) {
-  if (trace != nullptr && workspaces_.size() > 1)
-    throw UsageError("Step: only a step of one worker can be traced");
-  trace_ = trace;
-  workspaces_[0]->set_trace(trace);
+  int lane = 0;
+  for (Actor& worker : workers_) {
+    worker.trace = {trace, lane};
+    worker.workspace->set_trace(worker.trace);
+    lane += worker.workspace->team().threads;
+  }
+  joint_.trace = {trace, 0};
+  joint_.workspace->set_trace(joint_.trace);
 }
 
-void Step::record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin, std::int64_t end) {
-  if (trace_ != nullptr) trace_->add(0, {kind, nullptr, index, begin, end == 0 ? now_ns() : end});
+void Step::Actor::record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin,
+                         std::int64_t end) const {
+  if (trace.to != nullptr)
+    trace.to->add(trace.first, {kind, nullptr, index, begin, end == 0 ? now_ns() : end});
 }
 
-void Step::run_worker(int worker) {
-  const auto w = static_cast<std::size_t>(worker);
-  for (const Action& action : plan_.workers[w]) act(action, *workspaces_[w], times_[w]);
-}
-
-void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
+void Step::act(const Action& action, Actor& actor) {
   Laps laps;
-  const std::int64_t begin = trace_ == nullptr ? 0 : now_ns();
+  Workspace& workspace = *actor.workspace;
+  StepTimes& times = actor.times;
+  const std::int64_t begin = actor.trace.to == nullptr ? 0 : now_ns();
   switch (action.kind) {
     case Action::Kind::zero: {
       const Piece whole{0, store_.gradient_bytes()};
@@ -221,14 +239,14 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
           std::memset(from + first, 0, static_cast<std::size_t>(bytes));
         });
       }
-      record(TraceEvent::Kind::zero, action.block, begin);
+      actor.record(TraceEvent::Kind::zero, action.block, begin);
       return laps.lap(times.backward);
     }
     case Action::Kind::run: {
       const Program& program = *programs_[static_cast<std::size_t>(action.program)];
       hooks_.load(workspace, program, action.micro_batch);
       laps.lap(times.data);
-      record(TraceEvent::Kind::load, action.micro_batch, begin);
+      actor.record(TraceEvent::Kind::load, action.micro_batch, begin);
       // What collectives take inside a phase counts as communicating.
       double before = workspace.collective_seconds();
       const auto set_apart = [&](double& phase) {
@@ -241,7 +259,7 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       laps.lap(times.forward);
       set_apart(times.forward);
       if (&action == last_run_) {
-        run_last_backward(action, workspace, times);
+        run_last_backward(action, actor);
       } else {
         workspace.run(program, Phase::backward, action.block, nullptr, action.fresh);
         laps.lap(times.backward);
@@ -252,38 +270,38 @@ void Step::act(const Action& action, Workspace& workspace, StepTimes& times) {
       for_parts(workspace.team(), store_.gradient_bytes(), [&](std::int64_t first, std::int64_t bytes) {
         add_blocks(store_, action.block, action.source, first, bytes);
       });
-      record(TraceEvent::Kind::combine, action.block, begin);
+      actor.record(TraceEvent::Kind::combine, action.block, begin);
       return laps.lap(times.backward);
     case Action::Kind::reduce: {
       const ExchangeTimes exchange = hooks_.reduce();
       times.communicate += exchange.communicate;
       times.wait += exchange.wait;
       const std::int64_t moved = begin + static_cast<std::int64_t>(exchange.wait * 1e9);
-      if (exchange.wait > 0) record(TraceEvent::Kind::barrier, 0, begin, moved);
-      return record(TraceEvent::Kind::finish, 0, moved);
+      if (exchange.wait > 0) actor.record(TraceEvent::Kind::barrier, 0, begin, moved);
+      return actor.record(TraceEvent::Kind::finish, 0, moved);
     }
     case Action::Kind::decide:
       hooks_.decide();
-      record(TraceEvent::Kind::decide, 0, begin);
+      actor.record(TraceEvent::Kind::decide, 0, begin);
       return laps.lap(times.update);
     case Action::Kind::update:
       workspace.run(update_, Phase::forward);
       return laps.lap(times.update);
     case Action::Kind::gather:
       times.communicate += hooks_.gather();
-      return record(TraceEvent::Kind::finish, 1, begin);
+      return actor.record(TraceEvent::Kind::finish, 1, begin);
   }
 }
 
-void Step::run_last_backward(const Action& action, Workspace& workspace, StepTimes& times) {
+void Step::run_last_backward(const Action& action, Actor& actor) {
   Laps laps;
   LastBackward companion(hooks_.overlap, last_combines_, store_);
   hooks_.overlap.begin();
-  workspace.run(*programs_[static_cast<std::size_t>(action.program)], Phase::backward, action.block,
-                &companion, action.fresh);
-  times.communicate += companion.seconds();
-  times.backward -= companion.seconds();
-  laps.lap(times.backward);
+  actor.workspace->run(*programs_[static_cast<std::size_t>(action.program)], Phase::backward, action.block,
+                       &companion, action.fresh);
+  actor.times.communicate += companion.seconds();
+  actor.times.backward -= companion.seconds();
+  laps.lap(actor.times.backward);
 }
 
 bool all_finite(const ParameterStore& store, int block, std::optional<Piece> part, const cpu::Team& team) {

@@ -38,9 +38,9 @@ struct StepPlan {
   int gradient_blocks = 1;
 };
 
-/// Seconds of one step by what they were spent on. With several workers: the mean over them. `combine` counts
-/// as backward, `decide` as update, what the caller's thread spends on an exchange inside the backward phase
-/// as communicate.
+/// Seconds of one step by what they were spent on. With several workers: the mean over them, and the rest of
+/// the time until the last one has finished is `wait`. `combine` counts as backward, `decide` as update, what
+/// the caller's thread spends on an exchange inside the backward phase as communicate.
 struct StepTimes {
   double data = 0, forward = 0, backward = 0, communicate = 0, wait = 0, update = 0;
 };
@@ -82,39 +82,47 @@ struct StepHooks {
 class Step {
  public:
   /// `programs[i]` is what Action::program i names; `update` has no backward phase. One workspace a worker;
-  /// the first also runs the update.
+  /// `joint`, which may be the only worker's, is for what is done together.
   Step(StepPlan plan, std::vector<const Program*> programs, const Program& update,
-       std::vector<Workspace*> workspaces, ParameterStore& store, StepHooks hooks);
+       const std::vector<Workspace*>& workers, Workspace& joint, ParameterStore& store, StepHooks hooks);
 
   /// One step. Allocates nothing itself.
   StepTimes run();
 
   /// Every step from now on writes what it does to `trace`: workers' threads to lanes of their own, one after
-  /// another, what the host does to lane 0. Null: none.
+  /// another, what is done together from lane 0 on. Null: none.
   void set_trace(Trace* trace);
 
  private:
-  void run_worker(int worker);
-  void act(const Action& action, Workspace& workspace, StepTimes& times);
-  void run_last_backward(const Action& action, Workspace& workspace, StepTimes& times);
+  /// Who acts, and what it took.
+  struct alignas(kAlignment) Actor {
+    Workspace* workspace = nullptr;
+    StepTimes times = {};
+    TraceLanes trace = {};   ///< the first lane of its own
+    std::int64_t ended = 0;  ///< ns: a worker's last action
+
+    /// Until now, where `end` is 0.
+    void record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin, std::int64_t end = 0) const;
+  };
+
+  StepTimes run_workers();
+  void act(const Action& action, Actor& actor);
+  void run_last_backward(const Action& action, Actor& actor);
   /// The bytes of a gradient block that a run of `program` into it finds at +0.
   std::vector<Piece> zeroed_bytes(const Program& program) const;
-  /// Until now, where `end` is 0.
-  void record(TraceEvent::Kind kind, std::int64_t index, std::int64_t begin, std::int64_t end = 0);
 
   StepPlan plan_;
   std::vector<const Program*> programs_;
   const Program& update_;
-  std::vector<Workspace*> workspaces_;
+  std::vector<Actor> workers_;
+  Actor joint_;
   ParameterStore& store_;
   StepHooks hooks_;
-  std::vector<StepTimes> times_;
   /// By program: what a zero leaves to do where a run of the program follows.
   std::vector<std::vector<Piece>> zeroed_;
   /// With overlap: the only worker's last run, and the combines behind it, which go bucket by bucket.
   const Action* last_run_ = nullptr;
   std::vector<Action> last_combines_;
-  Trace* trace_ = nullptr;
 };
 
 /// True where every element of a gradient block is finite, or its elements [part.first, part.last).

@@ -22,6 +22,7 @@ struct TraceEvent {
   enum class Kind : std::uint8_t {
     node,     ///< tiles of instruction `index` of `program`
     wait,     ///< waiting for the other threads to finish what the event before was about
+    join,     ///< waiting for the other workers to finish their grains
     poll,     ///< moving the exchange, between the tiles of that instruction or behind it
     zero,     ///< gradient block `index` becomes +0
     load,     ///< the host writes micro-batch `index`
@@ -48,8 +49,8 @@ inline std::size_t events_of_replay(const Program& program) {
   return events;
 }
 
-/// A lane of events for each thread, and one for the exchange. Lanes are written by one thread each, without
-/// locks; what does not fit is counted and dropped.
+/// A lane of events for each thread, and one for the exchange. Lanes are written by one thread at a time,
+/// without locks; what does not fit is counted and dropped.
 class Trace {
  public:
   /// Takes all its memory now.
@@ -90,6 +91,12 @@ class Trace {
     std::int64_t dropped = 0;
   };
   std::vector<Lane> lanes_;
+};
+
+/// Where a team of threads writes: thread t to lane first + t.
+struct TraceLanes {
+  Trace* to = nullptr;  ///< null: nowhere
+  int first = 0;
 };
 
 }  // namespace graingrad

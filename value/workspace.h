@@ -39,8 +39,8 @@ class Workspace {
   void run(const Program& program, Phase phase, int gradient_block = 0, cpu::Companion* companion = nullptr,
            bool fresh = false);
 
-  /// Every run from now on writes what its threads do to `trace`, which has a lane for each; null: none.
-  void set_trace(Trace* trace) { trace_ = trace; }
+  /// Every run from now on writes what its threads do to these lanes.
+  void set_trace(const TraceLanes& trace) { trace_ = trace; }
 
   /// The numbers of an input, to be written before a run. Throws UsageError for an unknown name, ShapeError
   /// for a T that is not the input's dtype.
@@ -98,7 +98,7 @@ class Workspace {
   cpu::Extents extents_;
   std::vector<cpu::ThreadState> states_;
   Collectives* collectives_ = nullptr;
-  Trace* trace_ = nullptr;
+  TraceLanes trace_;
   std::vector<std::uint8_t> measured_;  ///< by program: a bit for each phase that has run
 };
 

@@ -9,7 +9,8 @@
 namespace graingrad::apps {
 namespace {
 
-constexpr std::string_view kHostNames[] = {"load", "zero", "combine", "wait for ranks", "exchange", "decide"};
+constexpr std::string_view kHostNames[] = {"load",           "zero",     "combine", "wait for workers",
+                                           "wait for ranks", "exchange", "decide"};
 
 std::string name_of(const Program& program, const Instruction& instruction, Profile::Key key) {
   if (key == Profile::Key::scope) {
@@ -65,8 +66,8 @@ double bytes_of(const Program& program, const Instruction& instruction) {
   return bytes;
 }
 
-Profile::Profile(std::vector<const Program*> programs, const Program* update)
-    : programs_(std::move(programs)), hosts_(kHosts) {
+Profile::Profile(std::vector<const Program*> programs, const Program* update, int workers)
+    : programs_(std::move(programs)), workers_(workers), hosts_(kHosts) {
   programs_.push_back(update);
   for (const Program* program : programs_) nodes_.emplace_back(program->instructions.size());
 }
@@ -84,6 +85,8 @@ Profile::Counter& Profile::counter_of(const TraceEvent& event) {
       return host(Host::zero);
     case Kind::combine:
       return host(Host::combine);
+    case Kind::join:
+      return host(Host::join);
     case Kind::barrier:
       return host(Host::barrier);
     case Kind::decide:
@@ -130,18 +133,20 @@ std::vector<ProfileRow> Profile::rows(Key key, const Peaks& peaks) const {
     row.calls += static_cast<double>(counter.calls) / steps;
     return row;
   };
-  for (std::size_t p = 0; p < programs_.size(); ++p)
+  for (std::size_t p = 0; p < programs_.size(); ++p) {
+    const bool update = p + 1 == programs_.size();
+    const int at_once = update ? 1 : workers_;
     for (std::size_t i = 0; i < nodes_[p].size(); ++i) {
       const Program& program = *programs_[p];
       const Instruction& instruction = program.instructions[i];
       const Counter& counter = nodes_[p][i];
-      ProfileRow& row =
-          add(p + 1 == programs_.size() ? "update" : name_of(program, instruction, key), counter);
+      ProfileRow& row = add(update ? "update" : name_of(program, instruction, key), counter);
       const double calls = static_cast<double>(counter.calls) / steps, bytes = bytes_of(program, instruction);
       row.flops += calls * instruction.cost.product_flops;
       row.bytes += calls * bytes;
-      row.roof += calls * peaks.seconds(instruction.cost.product_flops, bytes);
+      row.roof += calls * at_once * peaks.seconds(instruction.cost.product_flops, bytes);
     }
+  }
   for (std::size_t i = 0; i < kHosts; ++i) add(std::string(kHostNames[i]), hosts_[i]);
   by_name["between"] = {.name = "between", .seconds = std::max(0.0, step_seconds() - covered)};
   std::vector<ProfileRow> rows;

@@ -33,8 +33,9 @@ struct ProfileRow {
 /// Adds up the events of steps. Takes its memory at construction; `add` allocates nothing.
 class Profile {
  public:
-  /// The programs of a training; they must outlive it.
-  Profile(std::vector<const Program*> programs, const Program* update);
+  /// The programs of a training, which must outlive it, and the workers that run those of its micro-batches
+  /// at the same time.
+  Profile(std::vector<const Program*> programs, const Program* update, int workers = 1);
 
   /// One step: all events of thread 0, lane 0 of `trace`. A wait or poll counts with what it interrupted or
   /// followed; a poll of the exchange counts as exchange.
@@ -48,8 +49,9 @@ class Profile {
     scope  ///< one row a scope, numbers folded
   };
   /// Nodes of the micro-batches by `key`; then one row each for "update" (the nodes of its program), "load",
-  /// "zero", "combine", "wait for ranks", "exchange", "decide", and "between" for what no event covers. Rows
-  /// without time are left out; the longest first.
+  /// "zero", "combine", "wait for workers", "wait for ranks", "exchange", "decide", and "between" for what no
+  /// event covers. Rows without time are left out; the longest first. `peaks` are of all threads, of which a
+  /// worker's nodes have their share.
   std::vector<ProfileRow> rows(Key key, const Peaks& peaks) const;
 
  private:
@@ -57,13 +59,14 @@ class Profile {
     std::int64_t ns = 0;
     std::int64_t calls = 0;
   };
-  enum class Host : std::uint8_t { load, zero, combine, barrier, exchange, decide };
-  static constexpr std::size_t kHosts = 6;
+  enum class Host : std::uint8_t { load, zero, combine, join, barrier, exchange, decide };
+  static constexpr std::size_t kHosts = 7;
 
   Counter& host(Host kind) { return hosts_[static_cast<std::size_t>(kind)]; }
   Counter& counter_of(const TraceEvent& event);
 
   std::vector<const Program*> programs_;  ///< the update last
+  int workers_;
   std::vector<std::vector<Counter>> nodes_;
   std::vector<Counter> hosts_;
   std::int64_t span_ = 0;  ///< ns over all steps

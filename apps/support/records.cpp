@@ -25,6 +25,7 @@ Json heading(std::string_view event, const Record& record) {
       {"mesh",
        {{"data", record.data_ranks}, {"tensor", record.tensor_ranks}, {"pipeline", record.pipeline_ranks}}},
       {"threads", record.threads},
+      {"workers", record.workers},
       {"micro_batch", record.micro_batch},
       {"global_batch", record.global_batch},
       {"grains", record.grains}};

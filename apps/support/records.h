@@ -42,6 +42,7 @@ struct FinalRecord {
   std::int64_t tensor_ranks = 1;
   std::int64_t pipeline_ranks = 1;
   std::int64_t threads = 1;
+  std::int64_t workers = 1;  ///< threads of a rank that take whole grains
   std::int64_t micro_batch = 1;
   std::int64_t global_batch = 1;
   std::int64_t grains = 1;
@@ -83,7 +84,7 @@ struct FinalRecord {
 struct PlanRecord {
   std::string program;
   int data_ranks = 1, tensor_ranks = 1, pipeline_ranks = 1;
-  int threads = 1;
+  int threads = 1, workers = 1;
   std::int64_t micro_batch = 0, global_batch = 0, grains = 0, tensor_grains = 1;
   std::string layout = "data";
   std::int64_t zero = 0;

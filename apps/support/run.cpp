@@ -47,7 +47,8 @@ FinalRecord final_record(const std::string& program, const TrainingFlags& flags,
   FinalRecord record;
   record.program = program;
   record.data_ranks = training.shape.ranks;
-  record.threads = training.shape.workers * training.team.threads;
+  record.threads = training.team.threads;
+  record.workers = training.shape.workers;
   record.isa = name_of(isa_from(flags.isa));
   record.grains = training.shape.summation.grains;
   record.reduce = flags.reduce;

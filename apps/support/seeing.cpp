@@ -17,12 +17,17 @@ constexpr std::size_t kPolls = 16384;
 // The most events on a lane during one step of `rank`, but for polls beyond kPolls.
 std::size_t events_of_step(const Training& training, int rank) {
   const StepPlan plan = parallel::plan_step(training.shape, training.data_rank(rank)).step;
-  std::size_t events = 2 * plan.joint.size() + events_of_replay(*training.update);
-  for (const Action& action : plan.workers[0]) {
-    events += 2;
-    if (action.kind == Action::Kind::run)
-      events += events_of_replay(*training.programs[static_cast<std::size_t>(action.program)]);
+  std::size_t most = 0;  // of the busiest worker
+  for (const std::vector<Action>& worker : plan.workers) {
+    std::size_t events = 1;
+    for (const Action& action : worker) {
+      events += 2;
+      if (action.kind == Action::Kind::run)
+        events += events_of_replay(*training.programs[static_cast<std::size_t>(action.program)]);
+    }
+    most = std::max(most, events);
   }
+  const std::size_t events = most + 2 * plan.joint.size() + events_of_replay(*training.update);
   if (training.buckets.empty()) return events;
   // Beside the last backward: a combine and its wait behind each bucket, and the exchange's own lane.
   return events + 4 * training.buckets.size() + kPolls;
@@ -84,7 +89,7 @@ Seeing::Seeing(const SeeingFlags& flags, const Training& training, parallel::Com
   if (traced_ > 0) kept_ = std::make_unique<Trace>(lanes, events);
   if (flags.profile) {
     running_ = std::make_unique<Trace>(lanes, events);
-    profile_ = std::make_unique<Profile>(training.programs, training.update);
+    profile_ = std::make_unique<Profile>(training.programs, training.update, training.shape.workers);
   }
   out.say("events take {} bytes a rank beside the plan",
           (kept_ ? kept_->bytes() : 0) + (running_ ? running_->bytes() : 0));
@@ -138,7 +143,11 @@ void Seeing::report() {
   out_.say(
       "rate: GFLOP/s of products, else GB/s of operands read and written once; of roof: the larger of flops "
       "/ "
-      "peak and bytes / peak, over the time; above 100 % where operands stay in the caches");
+      "peak and bytes / peak, over the time; above 100 % where operands stay in the caches{}",
+      training_.shape.workers > 1
+          ? "; thread 0 is a worker, alone but for the update: its own rates, and its "
+            "share of the peaks"
+          : "");
   for (const auto& [title, key] :
        {std::pair{"op", Profile::Key::op}, std::pair{"scope", Profile::Key::scope}})
     for (const std::string& line : describe(title, profile_->rows(key, peaks))) out_.say("{}", line);

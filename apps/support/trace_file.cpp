@@ -92,6 +92,8 @@ std::string describe(const TraceEvent& event, const TraceSubject& subject, std::
       return simple("zero", "zero", "block", event.index);
     case Kind::load:
       return simple("load", "load", "micro_batch", event.index);
+    case Kind::join:
+      return simple("wait for workers", "wait", "", 0);
     case Kind::barrier:
       return simple("wait for ranks", "exchange", "", 0);
     case Kind::finish:
@@ -116,11 +118,17 @@ std::string trace_lines(const Trace& trace, const TraceSubject& subject, int ran
   name("process_name", 0, fmt::format("rank {}", rank));
   for (int i = 0; i < trace.lanes(); ++i)
     name("thread_name", i, i + 1 == trace.lanes() ? "exchange" : fmt::format("thread {}", i));
-  // Only thread 0 loads; what another thread does belongs to the load before it.
-  std::vector<std::pair<std::int64_t, std::int64_t>> loads;  // begin, micro-batch
-  for (const TraceEvent& event : trace.lane(0))
-    if (event.kind == Kind::load) loads.emplace_back(event.begin, event.index);
+  // What a thread does belongs to the load before it: its own where it is a worker, else thread 0's.
+  const auto loads_of = [&](int lane) {
+    std::vector<std::pair<std::int64_t, std::int64_t>> loads;  // begin, micro-batch
+    for (const TraceEvent& event : trace.lane(lane))
+      if (event.kind == Kind::load) loads.emplace_back(event.begin, event.index);
+    return loads;
+  };
+  const auto first_loads = loads_of(0);
   for (int i = 0; i < trace.lanes(); ++i) {
+    auto loads = loads_of(i);
+    if (loads.empty()) loads = first_loads;
     std::size_t next = 0;
     for (const TraceEvent& event : trace.lane(i)) {
       while (next < loads.size() && loads[next].first <= event.begin) ++next;

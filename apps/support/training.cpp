@@ -81,12 +81,12 @@ Trainer::Trainer(const Training& training, parallel::Communicator& world, Load l
   }
   ParameterStore& store = training_.store;
   store.allocate(plan_.step.gradient_blocks);
-  std::vector<Workspace*> workspaces;
-  for (int worker = 0; worker < training.shape.workers; ++worker) {
-    workspaces_.push_back(
-        std::make_unique<Workspace>(all_programs(training), store, training.team, collectives_.get()));
-    workspaces.push_back(workspaces_.back().get());
+  std::vector<Workspace*> workers;
+  for (const WorkspaceUse& use : workspace_uses(training)) {
+    workspaces_.push_back(std::make_unique<Workspace>(use.programs, store, use.team, collectives_.get()));
+    workers.push_back(workspaces_.back().get());
   }
+  workers.resize(static_cast<std::size_t>(training.shape.workers));
   if (training.clip > 0) make_norm();
   if (training.is_sharded()) {
     gather_.emplace(store, training.shards, data());
@@ -113,7 +113,7 @@ Trainer::Trainer(const Training& training, parallel::Communicator& world, Load l
       return static_cast<double>(now_ns() - begin) * 1e-9;
     };
   if (!training_.buckets.empty()) hooks.overlap = overlap();
-  step_.emplace(plan_.step, training.programs, *training.update, std::move(workspaces), store,
+  step_.emplace(plan_.step, training.programs, *training.update, workers, *workspaces_.back(), store,
                 std::move(hooks));
 }
 
@@ -277,9 +277,13 @@ std::int64_t Trainer::used_bytes() const {
 }
 
 std::vector<std::int64_t> Trainer::work_per_thread() const {
-  std::vector<std::int64_t> work;
-  for (const auto& workspace : workspaces_)
-    for (const std::int64_t tiles : workspace->work_per_thread()) work.push_back(tiles);
+  std::vector<std::int64_t> work(static_cast<std::size_t>(training_.team.threads), 0);
+  for (std::size_t i = 0; i < workspaces_.size(); ++i) {
+    const std::vector<std::int64_t> tiles = workspaces_[i]->work_per_thread();
+    // A worker's one thread is the rank's i-th.
+    const std::size_t first = tiles.size() == work.size() ? 0 : i;
+    for (std::size_t t = 0; t < tiles.size(); ++t) work[first + t] += tiles[t];
+  }
   return work;
 }
 

@@ -58,7 +58,8 @@ struct Training {
   double clip = 0;
   /// Parts of the gradient block whose sums over ranks begin during the last backward; empty: none does.
   std::vector<GradientBucket> buckets = {};
-  /// Threads inside each worker's kernels.
+  /// The rank's threads. With one worker they share the tiles of every kernel; else each is a worker, and
+  /// they share the kernels of what is done together. See share_threads.
   cpu::Team team = {};
   parallel::Mesh mesh = parallel::Mesh();
   /// Which part of each parameter this rank holds, in the store's order; empty: all are whole. The programs
@@ -95,8 +96,20 @@ void shard_optimizer(Training& training, const parallel::Mesh& mesh);
 /// reduction, the schedule. Throws what check_summation throws.
 void configure(Training& training, const TrainingFlags& flags, const parallel::Mesh& mesh);
 
+/// Gives the rank `threads` threads, which share the tiles of every kernel, or each `take_grains`: then every
+/// thread is a worker with whole grains and a workspace of its own.
+void share_threads(Training& training, int threads, bool take_grains);
+
+/// What the workspaces of a rank are for: one of all programs, or one of the micro-batches' for each worker,
+/// then one of the update's on all threads.
+struct WorkspaceUse {
+  std::vector<const Program*> programs;
+  cpu::Team team;
+};
+std::vector<WorkspaceUse> workspace_uses(const Training& training);
+
 /// Lets the tree begin during the last backward, bucket by bucket. Only with one worker, whose last
-/// micro-batch runs program 0. Other reductions, and one rank, stay as they are.
+/// micro-batch runs program 0. Several workers, other reductions, and one rank stay as they are.
 void overlap_exchange(Training& training);
 
 /// The micro-batches' programs and the update.
@@ -155,7 +168,6 @@ class Trainer {
   /// The sum "loss" of the last step, over the global batch.
   double loss_sum() const { return loss_sum_; }
 
-  const Workspace& workspace() const { return *workspaces_[0]; }
   /// Every byte of the plan that has been handed out to a kernel or a message.
   std::int64_t used_bytes() const;
   /// Tiles run by each thread of this rank.
@@ -187,7 +199,7 @@ class Trainer {
   std::unique_ptr<parallel::GroupCollectives> collectives_;
   std::optional<SameData> same_data_;  ///< where tensors are cut
   parallel::RankPlan plan_;
-  std::vector<std::unique_ptr<Workspace>> workspaces_;
+  std::vector<std::unique_ptr<Workspace>> workspaces_;  ///< in the order of workspace_uses
   std::unique_ptr<parallel::Reduction> reduction_;
   AlignedBuffer work_;
   std::vector<void*> pieces_;
@@ -213,7 +225,8 @@ void print_split(const Output& out, const PhaseSpreads& phases);
 int ranks_on_this_node();
 
 /// The rate of this rank's matrix products alone, GFLOP/s: every product of `program` replayed on the same
-/// shapes with the same team, median of `repeats` (fewer, but three, where they take longer than two seconds).
+/// shapes with the same team, median of `repeats` (fewer, but three, where they take longer than two
+/// seconds).
 double measure_gemm_gflops(const Program& program, const cpu::Team& team, int repeats);
 
 }  // namespace graingrad::apps

@@ -48,8 +48,24 @@ void configure(Training& training, const TrainingFlags& flags, const parallel::M
   parallel::check_summation(shape.summation, shape.micro_batches, shape.ranks);
 }
 
+void share_threads(Training& training, int threads, bool take_grains) {
+  training.team.threads = threads;
+  training.shape.workers = take_grains ? threads : 1;
+}
+
+std::vector<WorkspaceUse> workspace_uses(const Training& training) {
+  if (training.shape.workers == 1) return {{all_programs(training), training.team}};
+  cpu::Team alone = training.team;
+  alone.threads = 1;
+  std::vector<WorkspaceUse> uses(static_cast<std::size_t>(training.shape.workers),
+                                 {training.programs, alone});
+  uses.push_back({{training.update}, training.team});
+  return uses;
+}
+
 void overlap_exchange(Training& training) {
-  if (training.reduce == parallel::ReductionKind::tree && training.shape.ranks > 1)
+  if (training.reduce == parallel::ReductionKind::tree && training.shape.ranks > 1 &&
+      training.shape.workers == 1)
     training.buckets = gradient_buckets(*training.programs[0], training.store, kBucketBytes);
 }
 
@@ -101,15 +117,17 @@ std::string mebibytes(std::int64_t bytes) {
 PlanBytes plan_bytes(const Training& training, int rank) {
   const int data_rank = training.data_rank(rank);
   const parallel::RankPlan plan = parallel::plan_step(training.shape, data_rank);
-  const std::vector<const Program*> programs = all_programs(training);
-  const WorkspacePlan workspace = plan_workspace(programs, training.store, training.team.threads);
   PlanBytes bytes;
   bytes.parameters = aligned_bytes(training.store.parameter_bytes());
   bytes.gradients = plan.step.gradient_blocks * aligned_bytes(training.store.gradient_bytes());
   bytes.state = state_bytes(training, data_rank);
-  // The constants lie in the Programs, once; everything else once a worker.
-  bytes.activations =
-      training.shape.workers * (workspace.total() - workspace.constants) + workspace.constants;
+  // The constants lie in the Programs, once; everything else in each workspace.
+  for (const Program* program : all_programs(training))
+    bytes.activations += aligned_bytes(program->plan.constants);
+  for (const WorkspaceUse& use : workspace_uses(training)) {
+    const WorkspacePlan workspace = plan_workspace(use.programs, training.store, use.team.threads);
+    bytes.activations += workspace.total() - workspace.constants;
+  }
   bytes.communication =
       aligned_bytes(parallel::communication_bytes(reduction_spec(training), training.shape.ranks, data_rank));
   bytes.peak = bytes.parameters + bytes.gradients + bytes.state + bytes.activations + bytes.communication;

@@ -32,6 +32,8 @@ SHAPES = {
 # What graingrad is asked beside: where activations outweigh all else, gelu's results and what goes into the product before
 # it are made again in backward.
 MORE_FLAGS = {"gpt2_1x1024": " --recompute h.*.mlp.act,h.*.ln_2"}
+# Where kernels are short, each of our threads takes its own part of the batch, a data grain, and they meet once a step.
+OWN_GRAINS = ("small_12x64",)
 CONTENDERS = ("graingrad", "eager", "compiled")
 
 
@@ -148,9 +150,11 @@ class Graingrad(Contender):
         self.records = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self.buffer = b""
         self.base_bytes = base_bytes
+        grains = threads if shape in OWN_GRAINS and threads > 1 and batch % threads == 0 else 1
         self.flags = (f"--model gpt --layers {layers} --heads {heads} --width {width} --vocab {vocab} --sequence "
-                      f"{sequence} --micro-batch {batch} --global-batch {batch} --grains 1 --optimizer adamw "
-                      f"--lr {LR} --threads {threads}" + MORE_FLAGS.get(shape, ""))
+                      f"{sequence} --micro-batch {batch // grains} --global-batch {batch} --grains {grains} --optimizer "
+                      f"adamw --lr {LR} --threads {threads}" + (" --threads-take grains" if grains > 1 else "") +
+                      MORE_FLAGS.get(shape, ""))
         super().__init__("graingrad", [os.path.join(BUILD, "gpt_attention"), *self.flags.split(), "--data", corpus,
                                        "--steps", "100000000", "--metrics", path], {}, work,
                          subprocess.DEVNULL)

@@ -65,7 +65,7 @@ void run_regression(Engine engine, int threads, ReductionKind reduce) {
   training.shape.micro_batches = kBlocks;
   training.shape.short_tail = true;
   training.shape.ranks = test_world().size();
-  training.shape.workers = threads;
+  share_threads(training, threads, true);
   training.shape.summation.grains = kBlocks;
   training.reduce = reduce;
   const std::vector<double> w = true_weights(5, 1);
@@ -82,22 +82,24 @@ void run_regression(Engine engine, int threads, ReductionKind reduce) {
       describe(engine == Engine::scalar ? "scalar regression" : "vector regression", threads, reduce));
 }
 
-void run_gpt(int threads, cpu::Schedule schedule, ReductionKind reduce) {
+void run_gpt(int threads, cpu::Schedule schedule, ReductionKind reduce, bool take_grains = false) {
   nn::SmallGpt gpt({.layers = 2, .heads = 4, .width = 64, .sequence = 80, .vocab = 50, .tied = false}, 2);
   Training training{.store = gpt.store, .programs = {&gpt.program}, .update = &gpt.update};
   training.shape.micro_batches = 7;
   training.shape.ranks = test_world().size();
   training.shape.summation.grains = 7;
   training.reduce = reduce;
-  training.team = {.threads = threads, .schedule = schedule};
+  training.team.schedule = schedule;
+  share_threads(training, threads, take_grains);
   Trainer trainer(
       training, test_world(),
       [&](Workspace& workspace, const Program&, std::int64_t, std::int64_t m) { gpt.load(workspace, m); });
   nn::initialize(gpt.store, 1);
   trainer.set_register("inverse_count", 1.0 / (7 * 160));
   trainer.set_register(nn::kLearningRate, 0.1);
-  expect_no_allocation(training, trainer,
-                       describe("gpt, " + std::string(cpu::name_of(schedule)), threads, reduce));
+  expect_no_allocation(
+      training, trainer,
+      describe(take_grains ? "gpt, grains" : "gpt, " + std::string(cpu::name_of(schedule)), threads, reduce));
 }
 
 // Moments in shards, with clipping: what ranks tell each other before and behind the update.
@@ -145,6 +147,7 @@ TEST(Allocation, VectorRegression) {
 TEST(Allocation, Gpt) {
   for (const ReductionKind reduce : kReductions)
     for (const int threads : {1, 2}) run_gpt(threads, cpu::Schedule::fixed, reduce);
+  run_gpt(2, cpu::Schedule::fixed, ReductionKind::tree, true);
   run_gpt(2, cpu::Schedule::dynamic, ReductionKind::tree);
   run_gpt(2, cpu::Schedule::guided, ReductionKind::tree);
 }

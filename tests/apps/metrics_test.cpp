@@ -46,12 +46,12 @@ TEST(Records, FinalHasItsShape) {
   std::vector<std::string> members;
   for (const auto& [key, value] : json.items()) members.push_back(key);
   EXPECT_THAT(members, testing::ElementsAre(
-                           "event", "program", "commit", "mesh", "threads", "micro_batch", "global_batch",
-                           "grains", "order", "reduce", "steps", "loss_first", "loss", "tokens_per_second",
-                           "phase_seconds", "plan_bytes", "used_bytes", "rss_bytes", "base_rss_bytes",
-                           "communication", "flops_per_step", "gflops", "gemm_gflops", "work_per_thread",
-                           "nodes", "parameters", "tensor_grains", "layout", "zero", "isa", "device", "seed",
-                           "data", "hash", "w", "ok", "engine"));
+                           "event", "program", "commit", "mesh", "threads", "workers", "micro_batch",
+                           "global_batch", "grains", "order", "reduce", "steps", "loss_first", "loss",
+                           "tokens_per_second", "phase_seconds", "plan_bytes", "used_bytes", "rss_bytes",
+                           "base_rss_bytes", "communication", "flops_per_step", "gflops", "gemm_gflops",
+                           "work_per_thread", "nodes", "parameters", "tensor_grains", "layout", "zero", "isa",
+                           "device", "seed", "data", "hash", "w", "ok", "engine"));
   EXPECT_EQ(json["w"].dump(), "[1.5,2.0]");
   EXPECT_EQ(json["ok"], true);
   EXPECT_EQ(json["engine"], "scalar");

@@ -81,6 +81,7 @@ TEST_F(ProfileTest, AddsUpThreadZeroByOpAndByScope) {
     }
     event(Kind::combine, 0, 70, &program);
     event(Kind::wait, 0, 30, &program);
+    event(Kind::join, 0, 35);
     event(Kind::barrier, 0, 40);
     event(Kind::finish, 0, 60);
     event(Kind::decide, 0, 10);
@@ -92,7 +93,7 @@ TEST_F(ProfileTest, AddsUpThreadZeroByOpAndByScope) {
     now += 12345;  // between steps
   }
   EXPECT_EQ(profile.steps(), 2);
-  const double step = 100 + 3 * 1100 + 100 + 100 + 10 + 25 + 1000;
+  const double step = 100 + 3 * 1100 + 100 + 35 + 100 + 10 + 25 + 1000;
   EXPECT_NEAR(profile.step_seconds(), step * 1e-9, 1e-15);
 
   const Peaks peaks{.flops = 1e9, .bytes = 1e9};
@@ -109,6 +110,7 @@ TEST_F(ProfileTest, AddsUpThreadZeroByOpAndByScope) {
     for (const auto& [name, ns] : std::vector<std::pair<const char*, double>>{{"zero", 100},
                                                                               {"load", 150},
                                                                               {"combine", 100},
+                                                                              {"wait for workers", 35},
                                                                               {"wait for ranks", 40},
                                                                               {"exchange", 150},
                                                                               {"decide", 10},

@@ -55,6 +55,7 @@ TEST(TraceFile, NamesEveryKindOfEvent) {
   for (const auto& [kind, category] : std::vector<std::pair<Kind, const char*>>{{Kind::zero, "zero"},
                                                                                 {Kind::load, "load"},
                                                                                 {Kind::combine, "combine"},
+                                                                                {Kind::join, "wait"},
                                                                                 {Kind::barrier, "exchange"},
                                                                                 {Kind::finish, "exchange"},
                                                                                 {Kind::decide, "decide"},
@@ -98,6 +99,22 @@ TEST(TraceFile, IsJsonWithLanesAndMicroseconds) {
   EXPECT_EQ(events[2]["args"]["micro_batch"], 7) << "by the time of thread 0's load";
   EXPECT_EQ(events[3]["ph"], "i");
   EXPECT_EQ(events[3]["ts"], 4.0);
+}
+
+TEST(TraceFile, AWorkersEventsBelongToItsOwnLoads) {
+  const Program program = product(), update = product();
+  Trace trace(3, 4);
+  trace.add(0, {Kind::load, nullptr, 0, 1000, 2000});
+  trace.add(1, {Kind::load, nullptr, 3, 1500, 2000});
+  for (const int lane : {0, 1}) trace.add(lane, {Kind::node, &program, 0, 2000, 3000});
+  trace.add(1, {Kind::join, nullptr, 0, 3000, 4000});
+  const std::string lines =
+      trace_lines(trace, {.programs = {&program}, .update = &update, .buckets = {{0, 10}}}, 0, 0);
+  std::vector<std::pair<int, int>> seen;  // lane, micro-batch
+  const json events = json::parse("[" + lines.substr(0, lines.size() - 2) + "]");
+  for (const json& e : events)
+    if (e.value("cat", "") == "node") seen.emplace_back(e["tid"], e["args"]["micro_batch"]);
+  EXPECT_THAT(seen, testing::ElementsAre(std::pair(0, 0), std::pair(1, 3)));
 }
 
 TEST(TraceFile, CountsTheEventsOfAReplay) {

@@ -107,7 +107,7 @@ TEST(Step, RunsItsActionsInOrder) {
       .workers = {{zero(0), run(0, 0), run(1, 0), zero(1), run(2, 1), run(3, 1), combine(0, 1)}},
       .joint = {simple(Kind::reduce), simple(Kind::decide), simple(Kind::update)},
       .gradient_blocks = 2};
-  Step step(plan, {&t.program}, t.update, {&workspace}, t.store, t.hooks());
+  Step step(plan, {&t.program}, t.update, {&workspace}, workspace, t.store, t.hooks());
   // What lay there does not count.
   for (int block = 0; block < 2; ++block)
     std::memset(t.store.gradients(block), 0xFF, static_cast<std::size_t>(t.store.gradient_bytes()));
@@ -138,11 +138,12 @@ TEST(Step, WorkersWithTheSameGrainsGiveTheSameBits) {
     std::vector<std::unique_ptr<Workspace>> owned;
     std::vector<Workspace*> workspaces;
     for (int i = 0; i < workers; ++i) {
-      owned.push_back(std::make_unique<Workspace>(std::vector<const Program*>{&t.program, &t.update}, t.store,
-                                                  cpu::Team{}));
+      owned.push_back(
+          std::make_unique<Workspace>(std::vector<const Program*>{&t.program}, t.store, cpu::Team{}));
       workspaces.push_back(owned.back().get());
     }
-    workspaces[0]->set_register("lr", 0.01);
+    Workspace joint({&t.update}, t.store, cpu::Team{.threads = 2});
+    joint.set_register("lr", 0.01);
     const std::vector<Action> left{zero(0), run(0, 0), run(1, 0)}, right{zero(1), run(2, 1), run(3, 1)};
     StepPlan plan{.workers = {left}, .joint = {combine(0, 1), simple(Kind::update)}, .gradient_blocks = 2};
     if (workers == 2)
@@ -156,12 +157,65 @@ TEST(Step, WorkersWithTheSameGrainsGiveTheSameBits) {
       for (std::int64_t i = 0; i < 3; ++i)
         workspace.input<double>(p, "y")[static_cast<std::size_t>(i)] = Training::feature(batch, i + 6);
     };
-    Step step(plan, {&t.program}, t.update, workspaces, t.store, hooks);
+    Step step(plan, {&t.program}, t.update, workspaces, joint, t.store, hooks);
     for (int i = 0; i < 20; ++i) step.run();
     const auto w = t.store.values_of<double>("w");
     return std::vector<double>(w.begin(), w.end());
   };
   EXPECT_EQ(train(1), train(2));
+}
+
+// Each worker writes lanes of its own, and what is done together begins at lane 0; the times leave nothing
+// out.
+TEST(Step, ShowsWhatEachWorkerDid) {
+  Training t;
+  Workspace first({&t.program}, t.store, {}), second({&t.program}, t.store, {});
+  Workspace joint({&t.update}, t.store, {.threads = 2});
+  const StepPlan plan{.workers = {{zero(0), run(0, 0), run(1, 0)}, {zero(1), run(2, 1)}},
+                      .joint = {combine(0, 1), simple(Kind::update)},
+                      .gradient_blocks = 2};
+  StepHooks hooks = t.hooks();
+  hooks.load = [](Workspace& workspace, const Program& p, std::int64_t batch) {
+    for (double& x : workspace.input<double>(p, "x")) x = static_cast<double>(batch);
+    for (double& y : workspace.input<double>(p, "y")) y = 1;
+  };
+  Step step(plan, {&t.program}, t.update, {&first, &second}, joint, t.store, hooks);
+  Trace trace(3, 256);
+  step.set_trace(&trace);
+  const std::int64_t begin = now_ns();
+  const StepTimes times = step.run();
+  const double seconds = static_cast<double>(now_ns() - begin) * 1e-9;
+  const double told = times.data + times.forward + times.backward + times.wait + times.update;
+  EXPECT_GT(times.wait, 0);
+  EXPECT_LE(told, seconds);
+  EXPECT_GT(told, 0.5 * seconds) << "what no phase has";
+  const auto indices = [&](int lane, TraceEvent::Kind kind) {
+    std::vector<std::int64_t> found;
+    for (const TraceEvent& event : trace.lane(lane))
+      if (event.kind == kind) found.push_back(event.index);
+    return found;
+  };
+  using Event = TraceEvent::Kind;
+  EXPECT_THAT(indices(0, Event::load), ElementsAre(0, 1));
+  EXPECT_THAT(indices(1, Event::load), ElementsAre(2));
+  const auto nodes = [&](int lane) {
+    return std::count_if(trace.lane(lane).begin(), trace.lane(lane).end(), [&](const TraceEvent& event) {
+      return event.kind == Event::node && event.program == &t.program;
+    });
+  };
+  EXPECT_GT(nodes(1), 0);
+  EXPECT_EQ(nodes(0), 2 * nodes(1)) << "one lane has two micro-batches, the other one";
+  for (const int lane : {0, 1}) {
+    EXPECT_EQ(indices(lane, Event::join).size(), 1u);
+    EXPECT_THAT(trace.lane(lane).front().kind, Event::zero);
+  }
+  EXPECT_THAT(indices(0, Event::combine), ElementsAre(0));
+  EXPECT_THAT(indices(1, Event::combine), ElementsAre());
+  EXPECT_TRUE(trace.lane(2).empty());
+  trace.clear();
+  step.set_trace(nullptr);
+  step.run();
+  EXPECT_TRUE(trace.lane(0).empty() && trace.lane(1).empty());
 }
 
 TEST(Step, AThrowingHookEndsTheStep) {
@@ -171,7 +225,7 @@ TEST(Step, AThrowingHookEndsTheStep) {
   hooks.decide = [] { throw DivergenceError("loss is NaN"); };
   const StepPlan plan{.workers = {{zero(0), run(0, 0)}},
                       .joint = {simple(Kind::decide), simple(Kind::update)}};
-  Step step(plan, {&t.program}, t.update, {&workspace}, t.store, hooks);
+  Step step(plan, {&t.program}, t.update, {&workspace}, workspace, t.store, hooks);
   EXPECT_THROW(step.run(), DivergenceError);
   EXPECT_EQ(t.store.values_of<double>("w")[0], 0.5) << "the update did not run";
 }
@@ -188,7 +242,7 @@ TEST(Step, GathersBehindTheUpdate) {
   };
   const StepPlan plan{.workers = {{zero(0), run(0, 0)}},
                       .joint = {simple(Kind::update), simple(Kind::gather)}};
-  Step step(plan, {&t.program}, t.update, {&workspace}, t.store, hooks);
+  Step step(plan, {&t.program}, t.update, {&workspace}, workspace, t.store, hooks);
   EXPECT_EQ(step.run().communicate, 2);
   ASSERT_EQ(seen.size(), 1u);
   EXPECT_NEAR(seen[0], 0.5 - 0.01 * Training::by_hand({0.5, -0.25}, 1)[0], 1e-12);
@@ -218,7 +272,7 @@ TEST(Step, RefusesPlansThatDoNotFit) {
   Training t;
   Workspace workspace({&t.program, &t.update}, t.store, {});
   const auto make = [&](const StepPlan& plan) {
-    Step(plan, {&t.program}, t.update, {&workspace}, t.store, t.hooks());
+    Step(plan, {&t.program}, t.update, {&workspace}, workspace, t.store, t.hooks());
   };
   EXPECT_THROW(make({.workers = {{}, {}}, .joint = {}}), UsageError);
   EXPECT_THROW(make({.workers = {{}}, .joint = {}, .gradient_blocks = 4}), UsageError);

@@ -92,7 +92,7 @@ void measure(const Program& program, const Instruction& instruction, const Bases
 struct Run {
   const Program& program;
   const Bases& bases;
-  Trace* trace;
+  TraceLanes trace;
   Companion* companion;
   Collectives* collectives;
   int threads;
@@ -115,8 +115,11 @@ void guarded(Run& run, F&& f) {
 // The times of one thread on its lane.
 class Lane {
  public:
-  Lane(Trace* trace, const Program& program, int thread)
-      : trace_(trace), program_(program), thread_(thread), last_(trace == nullptr ? 0 : now_ns()) {}
+  Lane(const TraceLanes& trace, const Program& program, int thread)
+      : trace_(trace.to),
+        program_(program),
+        lane_(trace.first + thread),
+        last_(trace_ == nullptr ? 0 : now_ns()) {}
 
   // What went on since the last mark.
   void mark(TraceEvent::Kind kind, std::size_t instruction) {
@@ -139,13 +142,13 @@ class Lane {
   static constexpr std::int64_t kGlance = 5000;  // ns: a poll that found nothing to do is not worth an event
 
   void add(TraceEvent::Kind kind, std::size_t instruction, std::int64_t end) {
-    trace_->add(thread_, {kind, &program_, static_cast<std::int64_t>(instruction), last_, end});
+    trace_->add(lane_, {kind, &program_, static_cast<std::int64_t>(instruction), last_, end});
     last_ = end;
   }
 
   Trace* trace_;
   const Program& program_;
-  int thread_;
+  int lane_;
   std::int64_t last_;
 };
 
@@ -233,7 +236,7 @@ std::string_view name_of(Schedule schedule) {
 }
 
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
-             std::span<ThreadState> states, Extents* extents, Trace* trace, Companion* companion,
+             std::span<ThreadState> states, Extents* extents, TraceLanes trace, Companion* companion,
              Collectives* collectives) {
   const bool forward = phase == Phase::forward;
   const std::size_t first = forward ? 0 : program.backward_from,

@@ -67,11 +67,12 @@ class Companion {
 };
 
 /// Runs a phase of `program`. `states` holds one entry a thread, with room for the largest call. Where
-/// `extents` is not null it is raised to what this run touches; where `trace` is not null, thread t writes
-/// its lane t. Collectives go to `collectives`; one must be given where the phase has any. An exception of
-/// the companion's, or of a collective, is thrown when the phase is over. Allocates nothing itself.
+/// `extents` is not null it is raised to what this run touches; where `trace.to` is not null, thread t writes
+/// its lane trace.first + t. Collectives go to `collectives`; one must be given where the phase has any. An
+/// exception of the companion's, or of a collective, is thrown when the phase is over. Allocates nothing
+/// itself.
 void execute(const Program& program, Phase phase, const Bases& bases, const Team& team,
-             std::span<ThreadState> states, Extents* extents, Trace* trace = nullptr,
+             std::span<ThreadState> states, Extents* extents, TraceLanes trace = {},
              Companion* companion = nullptr, Collectives* collectives = nullptr);
 
 /// Calls `tile(i)` for i in [0, tiles) on the team's threads, static schedule.

@@ -123,6 +123,22 @@ TEST(BadInput, MoreRanksThanGrains) {
         {program, "--dry-run --world 5 --grains 4", 11, {"5 data ranks", "4 grains", "--grains 5"}});
 }
 
+TEST(BadInput, ThreadsThatTakeGrainsAndFindNone) {
+  const std::string grains = "--threads-take grains ";
+  for (const char* dry_run : {"", " --dry-run"})
+    expect_refused({"gpt_attention",
+                    grains + "--threads 3 --grains 2" + dry_run,
+                    11,
+                    {"1 data rank(s) x 3 threads", "there are 2", "--grains 3", "--threads-take tiles"}},
+                   {0});
+  expect_line(run({.program = "gpt_attention",
+                   .arguments = grains + "--threads 2 --grains 3",
+                   .ranks = 2,
+                   .limit_seconds = 20}),
+              {"gpt_attention", "", 11, {"2 data rank(s) x 2 threads", "--grains 4"}});
+  expect_refused({"gpt_attention", grains + "--tensor 2", 2, {"--tensor 2", "--threads-take tiles"}});
+}
+
 TEST(BadInput, MoreMemoryThanTheMachineHas) {
   const std::string huge = "--width 131072 --layers 16 --heads 1024 --vocab 1000 --global-batch 8";
   expect_refused(

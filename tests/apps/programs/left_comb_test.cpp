@@ -32,7 +32,7 @@ std::string train(DType dtype, const std::optional<StepPlan>& by_hand) {
   StepHooks hooks{.load = [&](Workspace& w, const Program&, std::int64_t m) { gpt.load(w, m); },
                   .reduce = [] { return ExchangeTimes{}; },
                   .decide = [] {}};
-  Step step(plan, {&gpt.program}, gpt.update, {&workspace}, gpt.store, std::move(hooks));
+  Step step(plan, {&gpt.program}, gpt.update, {&workspace}, workspace, gpt.store, std::move(hooks));
   for (int i = 0; i < kSteps; ++i) step.run();
   std::vector<NamedBytes> parameters;
   for (const ParameterDescription& p : gpt.store.parameters()) {

@@ -74,6 +74,9 @@ const std::string kGpt =
     "--steps 2";
 
 TEST(Plan, IsWhatGptUses) { expect_exact("gpt_attention", kGpt); }
+TEST(Plan, IsWhatThreadsThatTakeGrainsUse) {
+  expect_exact("gpt_attention", kGpt + " --threads-take grains --model gpt");
+}
 TEST(Plan, IsWhatGptUsesUntiedInF64) { expect_exact("gpt_attention", kGpt + " --untie --dtype f64"); }
 TEST(Plan, IsWhatAllreduceUses) { expect_exact("gpt_attention", kGpt + " --reduce allreduce"); }
 TEST(Plan, IsWhatGatherBroadcastUses) { expect_exact("gpt_attention", kGpt + " --reduce gather-broadcast"); }

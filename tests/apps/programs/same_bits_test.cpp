@@ -68,6 +68,21 @@ TEST(SameBits, GptUntiedF32) { expect_one_gpt("--dtype f32 --untie", false); }
 TEST(SameBits, GptTiedF64) { expect_one_gpt("--dtype f64", false); }
 TEST(SameBits, GptUntiedF64) { expect_one_gpt("--dtype f64 --untie", false); }
 
+// Threads that each take whole grains: what they share is the same arithmetic, whatever else a step does.
+TEST(SameBits, ThreadsThatTakeGrains) {
+  const std::string whole = "--model gpt --dropout 0.1 --clip-grad 0.5 --weight-decay 0.1 ";
+  for (const std::string& arguments : {whole, whole + "--recompute 'h.*.mlp' --dtype f64 ", std::string()}) {
+    const std::string serial = gpt(arguments + "--threads 1", 0);
+    for (const auto& [ranks, threads] :
+         std::initializer_list<std::pair<int, int>>{{0, 2}, {0, 3}, {0, 7}, {1, 2}, {2, 2}, {2, 3}, {3, 2}}) {
+      const std::string layout = "--threads-take grains --threads " + std::to_string(threads) +
+                                 (ranks > 1 && !arguments.empty() ? " --zero 1" : "");
+      EXPECT_EQ(gpt(arguments + layout, ranks), serial)
+          << arguments << " on " << ranks << " ranks, " << layout;
+    }
+  }
+}
+
 // Sums in another order must give another hash: else the tests above see nothing.
 TEST(SameBitsSabotage, OtherReductionsGiveOtherBits) {
   const std::string tree = gpt("--threads 1", 3);

@@ -142,6 +142,27 @@ TEST(Trace, HasEveryLaneAndEveryInstruction) {
   }
 }
 
+// Threads that each take grains: a lane has micro-batches of its own, whole, and all of the update.
+TEST(Trace, OfThreadsThatTakeGrains) {
+  const std::int64_t count = instructions();
+  const TraceFile trace = trace_of("--threads 2 --threads-take grains", 1);
+  EXPECT_EQ(trace.other.value("dropped", -1), 0);
+  std::map<int, std::map<int, std::size_t>> nodes;  // by lane and micro-batch; the update's are -1
+  std::map<int, std::size_t> joins;
+  for (const Event& e : trace.events) {
+    if (e.category == "node") ++nodes[e.tid][e.args.value("micro_batch", -1)];
+    if (e.name == "wait for workers") ++joins[e.tid];
+  }
+  for (int lane = 0; lane < 2; ++lane) {
+    EXPECT_GT(nodes[lane][-1], 0u);
+    nodes[lane].erase(-1);
+    ASSERT_EQ(nodes[lane].size(), 3u) << "of six";
+    EXPECT_EQ(nodes[lane].begin()->first, 3 * lane);
+    for (const auto& [micro_batch, events] : nodes[lane]) EXPECT_GE(events, static_cast<std::size_t>(count));
+    EXPECT_EQ(joins[lane], 1u);
+  }
+}
+
 // Of each rank: when the first exchange begins, and when the last backward node ends.
 struct Overlap {
   std::int64_t exchange = std::int64_t{1} << 60, backward = 0, bytes = 0;
@@ -235,6 +256,14 @@ TEST(Profile, SharesAddUpToTheStep) {
     EXPECT_GT(rows.size(), 20u) << tables;
     EXPECT_NEAR(sum, 200, 0.005 * static_cast<double>(rows.size())) << tables;
   }
+}
+
+TEST(Profile, OfAWorkerAddsUpToo) {
+  const Outcome outcome =
+      run({.program = "gpt_attention", .arguments = kModel + "--threads 2 --threads-take grains --profile"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  for (const char* piece : {"wait for workers", "combine", "update", "thread 0 is a worker"})
+    EXPECT_THAT(outcome.out, HasSubstr(piece));
 }
 
 TEST(PlanSvg, OfTwelveLayersIsSmallXmlWithoutTraining) {
