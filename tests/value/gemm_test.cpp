@@ -131,8 +131,8 @@ TYPED_TEST(GemmTest, BlocksAndTheirEdges) {
 }
 
 // More k, columns and rows than one tile and its blocks hold, so that chains go on between blocks: of k
-// several blocks (of 384, or 256 with AVX-512) and a rest, of columns two (of 1024 floats), of rows several
-// (of 264).
+// several blocks (of 768 floats, or 512 with AVX-512) and a rest, of columns two (of 768 or 1024 floats), of
+// rows several (of 132 or 264).
 TYPED_TEST(GemmTest, ManyBlocks) {
   expect_chain<TypeParam>({70, 70, 2050, 1, false, true, true}, {Order::two_threads});
   expect_chain<TypeParam>({70, 70, 3000, 1, true, false, false}, {Order::reverse});

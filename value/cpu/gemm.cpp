@@ -12,16 +12,23 @@
 namespace graingrad::cpu {
 namespace {
 
-// Elements of the contraction that packed panels hold. One of B stays in the first-level cache, 24 KiB; or,
-// of AVX-512's floats, 64 KiB in the second, which is fast enough for eight rows and spares C every other
-// visit.
+// The second-level cache feeds both of a register block's operands: a panel of B, 48 KiB or AVX-512's 64,
+// which every block of rows meets, and A's panels, which follow each other. A deeper panel visits C less
+// often.
 template <class T>
-constexpr std::int64_t kDepth = (kBlockCols<T>) > 16 ? 512 : 384;  // four grains of 96
-constexpr std::int64_t kRows = 264;  // of a packed block of A, which stays in the second level
-constexpr std::int64_t kGroup = 64;  // columns of B that are packed together
-// Of packed B that several blocks of A share: 4 KiB a row.
+constexpr bool kWide = kBlockCols<T> * sizeof(T) > 64;  // AVX-512
+// Elements of the contraction that packed panels hold.
 template <class T>
-constexpr std::int64_t kCols = 4096 / static_cast<std::int64_t>(sizeof(T));
+constexpr std::int64_t kDepth = (kWide<T> ? 2048 : 3072) / static_cast<std::int64_t>(sizeof(T));
+// Of a packed block of A, which stays in the second-level cache.
+template <class T>
+constexpr std::int64_t kRows = kWide<T> ? 264 : 132;
+// Columns of B that are packed together.
+template <class T>
+constexpr std::int64_t kGroup = (kWide<T> ? 2 : 1) * kBlockCols<T>;
+// Of packed B that several blocks of A share: 3 or 4 KiB a row, 2 MiB or a bit more in all.
+template <class T>
+constexpr std::int64_t kCols = (kWide<T> ? 4096 : 3072) / static_cast<std::int64_t>(sizeof(T));
 constexpr std::int64_t kColsWorthPacking = 256;
 constexpr std::int64_t kTileRows = 132;
 constexpr int kMostDepth = 32;  // of the tree over grains
@@ -110,13 +117,13 @@ struct Layout {
 
   explicit Layout(const Gemm<T>& g) {
     const std::int64_t k = std::min(kDepth<T>, g.k);
-    const std::int64_t rows = ceil_div(std::min(g.m, kRows), kBlockRows<T>) * kBlockRows<T>;
+    const std::int64_t rows = ceil_div(std::min(g.m, kRows<T>), kBlockRows<T>) * kBlockRows<T>;
     const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth<T>) - 1);
     waits = others > 0;
     panel_a = kBlockRows<T> * k;
     b = ceil_div(rows / kBlockRows<T> * panel_a, 16) * 16;
     row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
-    sums = b + (g.m > kRows ? row : std::min(row, kGroup)) * k;
+    sums = b + (g.m > kRows<T> ? row : std::min(row, kGroup<T>)) * k;
     matrix = rows * row;
     elements = sums + others * matrix;
   }
@@ -141,7 +148,7 @@ class Rectangle {
     clear_empty_pieces();
     const std::int64_t chunks = ceil_div(region_.cols, kCols<T>);
     // Where sums wait in scratch, there is room for those of one block of rows.
-    const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows) : 1;
+    const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows<T>) : 1;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
       const Part cols = inside(part_of(region_.cols, unit_of(g_), chunks, chunk), region_.col);
       for (std::int64_t strip = 0; strip < strips; ++strip)
@@ -171,7 +178,7 @@ class Rectangle {
   void run_strip(const Part& rows, const Part& cols) {
     ContractionWalk walk(contraction_of(g_), g_.accumulate, kDepth<T>);
     while (walk.next(block_)) {
-      const std::int64_t blocks = ceil_div(rows.size, kRows);
+      const std::int64_t blocks = ceil_div(rows.size, kRows<T>);
       for (std::int64_t i = 0; i < blocks; ++i)
         run_block(inside(part_of(rows.size, kBlockRows<T>, blocks, i), rows.begin), cols, i == 0, blocks > 1);
     }
@@ -187,7 +194,7 @@ class Rectangle {
       pack_last_rows(a.at(laid, 0), rows.size - laid, block_.k,
                      scratch_ + laid / kBlockRows<T> * layout_.panel_a);
     // Contiguous rows of B are read a few lines each, contiguous columns one panel after the other.
-    const std::int64_t group = item_.b.col == 1 ? kGroup : kBlockCols<T>;
+    const std::int64_t group = item_.b.col == 1 ? kGroup<T> : kBlockCols<T>;
     std::int64_t done = cols.begin;
     for (std::int64_t j = 0; j < cols.size; j += group) {
       const std::int64_t width = std::min(group, cols.size - j), col = cols.begin + j;
