@@ -1,6 +1,7 @@
 #include "value/cpu/gemm.h"
 
 #include <algorithm>
+#include <array>
 #include <ranges>
 #include <string>
 
@@ -29,6 +30,8 @@ constexpr std::int64_t kGroup = (kWide<T> ? 2 : 1) * kBlockCols<T>;
 // Of packed B that several blocks of A share: 3 or 4 KiB a row, 2 MiB or a bit more in all.
 template <class T>
 constexpr std::int64_t kCols = (kWide<T> ? 4096 : 3072) / static_cast<std::int64_t>(sizeof(T));
+// Of C whose sums wait in scratch for others: B is packed once for so many.
+constexpr std::int64_t kStripRows = 264;
 constexpr std::int64_t kColsWorthPacking = 256;
 constexpr std::int64_t kTileRows = 132;
 constexpr int kMostDepth = 32;  // of the tree over grains
@@ -53,11 +56,6 @@ struct Part {
 constexpr Part part_of(std::int64_t n, std::int64_t unit, std::int64_t parts, std::int64_t i) {
   const std::int64_t blocks = ceil_div(n, unit), begin = cut(blocks, parts, i) * unit;
   return {begin, std::min(cut(blocks, parts, i + 1) * unit, n) - begin};
-}
-
-// The most that a part holds.
-constexpr std::int64_t largest_part(std::int64_t n, std::int64_t unit, std::int64_t parts) {
-  return ceil_div(ceil_div(n, unit), parts) * unit;
 }
 
 template <class T>
@@ -117,14 +115,16 @@ struct Layout {
 
   explicit Layout(const Gemm<T>& g) {
     const std::int64_t k = std::min(kDepth<T>, g.k);
-    const std::int64_t rows = ceil_div(std::min(g.m, kRows<T>), kBlockRows<T>) * kBlockRows<T>;
+    const auto whole_blocks = [&](std::int64_t most) {
+      return ceil_div(std::min(g.m, most), kBlockRows<T>) * kBlockRows<T>;
+    };
     const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth<T>) - 1);
     waits = others > 0;
     panel_a = kBlockRows<T> * k;
-    b = ceil_div(rows / kBlockRows<T> * panel_a, 16) * 16;
+    b = ceil_div(whole_blocks(kRows<T>) / kBlockRows<T> * panel_a, 16) * 16;
     row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
     sums = b + (g.m > kRows<T> ? row : std::min(row, kGroup<T>)) * k;
-    matrix = rows * row;
+    matrix = whole_blocks(kStripRows) * row;
     elements = sums + others * matrix;
   }
 };
@@ -147,8 +147,8 @@ class Rectangle {
   void run() {
     clear_empty_pieces();
     const std::int64_t chunks = ceil_div(region_.cols, kCols<T>);
-    // Where sums wait in scratch, there is room for those of one block of rows.
-    const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kRows<T>) : 1;
+    // Where sums wait in scratch, there is room for those of a strip.
+    const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kStripRows) : 1;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
       const Part cols = inside(part_of(region_.cols, unit_of(g_), chunks, chunk), region_.col);
       for (std::int64_t strip = 0; strip < strips; ++strip)
@@ -176,6 +176,7 @@ class Rectangle {
   }
 
   void run_strip(const Part& rows, const Part& cols) {
+    strip_ = rows.begin;
     ContractionWalk walk(contraction_of(g_), g_.accumulate, kDepth<T>);
     while (walk.next(block_)) {
       const std::int64_t blocks = ceil_div(rows.size, kRows<T>);
@@ -238,7 +239,9 @@ class Rectangle {
     const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
     const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;
     const std::int64_t lines = ceil_div(ahead.lines(), tiles * (block_.k / kTurn + 1));
-    std::int64_t place = (group.begin - cols.begin) / kBlockCols<T> * panels;
+    // Blocks of rows before this one have their waiting sums in front.
+    std::int64_t place = (rows.begin - strip_) / kBlockRows<T> * ceil_div(cols.size, kBlockCols<T>) +
+                         (group.begin - cols.begin) / kBlockCols<T> * panels;
     T* const piece = item_.c + block_.piece * g_.stride_piece;
     // One chain, whose sums are C's.
     const bool plain = block_.count == 1 && block_.links[0].slot == 0, resumes = block_.links[0].resumes;
@@ -263,11 +266,12 @@ class Rectangle {
           operands.b_row = item_.b.row;
         }
         const Sums<T> c{piece + (rows.begin + i) * g_.ldc + col, g_.ldc};
-        if (plain && width == kBlockCols<T>)
-          register_sums<T, Ends::even, true, 2>(height, block_.k, operands, resumes ? c.data : kZeros<T>,
-                                                resumes ? c.row : 0, nullptr, 0, c);
-        else
+        if (plain && width == kBlockCols<T>) {
+          const Chain<T> chain{block_.k, begin_of(resumes, c), nullptr, 0, c};
+          register_chains<T, Ends::even, true, 2>(height, {&chain, 1}, operands, c);
+        } else {
           run_links(height, width, operands, c, place);
+        }
       }
     }
   }
@@ -291,13 +295,17 @@ class Rectangle {
       slots[s].data = s < block_.held ? scratch_ + layout_.sums + (s - 1) * layout_.matrix + place * kSums
                                       : own + (s - block_.held + 1) * kSums;
     }
+    std::array<Chain<T>, ContractionBlock::kMostLinks> chains;
     for (int l = 0; l < block_.count; ++l) {
       const Link& link = block_.links[static_cast<std::size_t>(l)];
       const Sums<T>* const slot = slots + link.slot;
-      register_sums<T, Ends::even, true, 2>(
-          rows, link.k, operands.at(link.first - block_.first), link.resumes ? slot->data : kZeros<T>,
-          link.resumes ? slot->row : 0, slot, link.adds, l == block_.into_c ? result : *(slot - link.adds));
+      chains[static_cast<std::size_t>(l)] = {link.k, begin_of(link.resumes, *slot), slot, link.adds,
+                                             l == block_.into_c ? result : *(slot - link.adds)};
     }
+    const bool visits_c = cols == kWidth && (block_.from_c || block_.into_c >= 0);
+    register_chains<T, Ends::even, true, 2>(rows,
+                                            std::span(chains.data(), static_cast<std::size_t>(block_.count)),
+                                            operands, visits_c ? c : Sums<T>{nullptr, 0});
     if (cols < kWidth) {
       for (std::int64_t i = 0; i < rows; ++i) std::copy_n(edge + i * kWidth, cols, c.data + i * c.row);
     }
@@ -310,6 +318,7 @@ class Rectangle {
   T* scratch_;
   const GemmDone* done_;
   ContractionBlock block_;
+  std::int64_t strip_ = 0;  // its first row
 };
 }  // namespace
 

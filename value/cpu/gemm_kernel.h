@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "value/cpu/packet.h"
 #include "value/cpu/prefetch.h"
@@ -48,9 +49,27 @@ inline constexpr std::int64_t kTurn = 32;
 /// block's rows of arithmetic only.
 inline constexpr std::int64_t kColumnsAhead = 16;
 
-/// What a chain starts from where it does not resume another.
+/// What a chain starts from where it does not resume another: every row of its sums.
 template <class T>
 inline constexpr T kZeros[kBlockCols<T>] = {};
+
+/// One of the chains that a register block runs one behind the other, each over the k elements of the
+/// contraction that follow the last one's: it starts from `from`, then `adds` sums are added in turn, the one
+/// before `others` first, and `to` takes the result. Without defaults, as Sums.
+template <class T>
+struct Chain {
+  std::int64_t k;
+  Sums<const T> from;
+  const Sums<T>* others;
+  int adds;
+  Sums<T> to;
+};
+
+/// Where a chain starts that goes on with what `sums` hold, or anew.
+template <class T>
+Sums<const T> begin_of(bool resumes, const Sums<T>& sums) {
+  return resumes ? Sums<const T>{sums.data, sums.row} : Sums<const T>{kZeros<T>, 0};
+}
 
 /// Which rows of b the rows of a register block meet: all of them rows [0, k); row i rows [i, k), where k is
 /// at least Rows - 1; or row i rows [0, k + i).
@@ -70,28 +89,18 @@ struct Operands {
   /// Asked for `lines` lines every kTurn elements, where it is not null.
   Ahead<T>* ahead = nullptr;
   std::int64_t lines = 0;
-
-  /// From element l of the contraction on.
-  Operands at(std::int64_t l) const {
-    Operands part = *this;
-    part.a = a.at(0, l);
-    part.b += l * b_row;
-    if (panel_a != nullptr) part.panel_a += l * kBlockRows<T>;
-    if (panel_b != nullptr) part.panel_b += l * kBlockCols<T>;
-    return part;
-  }
 };
 
 /// Which of A's elements follow each other: those of a column, or of a row.
 enum class Runs { columns, rows };
 
-/// to[Rows, n] = a[Rows, k] b[k, n] + others, where n is Packets packets: each element is one chain of fused
-/// multiply-adds over k in index order, from `start` (rows start_row apart), to which `count` others are then
-/// added in turn, the one before `others` first. Writes panels as `lays_a` and `lays_b` say. With `asks` it
-/// asks for what its operands' `ahead` names, and for what the next block of a large product begins with.
+/// to[Rows, n] = a[Rows, k] b[k, n] + others for each of `chains`, where n is Packets packets: each element
+/// is one chain of fused multiply-adds in index order. Writes panels as `lays_a` and `lays_b` say. With
+/// `asks` it asks for what its operands' `ahead` names, and for what the next block of a large product begins
+/// with, whose rows of C are behind `c`; null: nobody waits for them. Only a single chain has E other than
+/// even.
 template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lays_a, bool lays_b>
-void register_block(std::int64_t k, const Operands<T>& operands, const T* start, std::int64_t start_row,
-                    const Sums<T>* others, int count, const Sums<T>& to) {
+void register_block(std::span<const Chain<T>> chains, const Operands<T>& operands, const Sums<T>& c) {
   using P = Packet<T>;
   using Real = typename P::Real;
   const MatrixView<T> a = operands.a;
@@ -104,11 +113,7 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
   const T* rows[Rows];
   // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
 #pragma GCC unroll 8
-  for (int i = 0; i < Rows; ++i) {
-    rows[i] = a.data + i * a.row;
-#pragma GCC unroll 2
-    for (int p = 0; p < Packets; ++p) sum[i][p] = P::load(start + i * start_row + p * P::kWidth);
-  }
+  for (int i = 0; i < Rows; ++i) rows[i] = a.data + i * a.row;
   const auto element_of_a = [&](std::int64_t i, std::int64_t l) {
     return runs == Runs::columns ? column[i] : rows[i][l];
   };
@@ -124,8 +129,6 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     });
     if constexpr (runs == Runs::columns) column += a.col;
   };
-  if constexpr (E == Ends::rising)
-    for_constants<Rows - 1>([&](auto l) { meet(l, kConstant<0>, kConstant<l + 1>); });
   const auto element = [&](std::int64_t l) {
     Real of_b[Packets];
 #pragma GCC unroll 2
@@ -160,70 +163,80 @@ void register_block(std::int64_t k, const Operands<T>& operands, const T* start,
     }
     if constexpr (runs == Runs::columns) column += a.col;
   };
-  // What is added at the chain's end.
-  for (int o = 1; o <= count; ++o) {
-    const Sums<T> other = *(others - o);
-    for (int i = 0; i < Rows; ++i) prefetch<0>(other.data, i * other.row);
-  }
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
   // together) and where its rows of A begin (panels follow each other). Rows that are laid are read for the
   // first time: more of each, until the processor guesses on. Where the contraction is short, two rows at a
   // time, so that all are asked for before it ends.
   constexpr int kLinesOfA = lays_a ? 8 : 2;
-  const int at_once = k < Rows * kTurn ? 2 : 1;
+  const int at_once = chains.size() == 1 && chains[0].k < Rows * kTurn ? 2 : 1;
   int asked = Rows;
   const auto ask = [&] {
     if (operands.ahead != nullptr) operands.ahead->ask(operands.lines);
     if (asked >= 2 * Rows) return;
     for (int n = 0; n < at_once; ++n, ++asked) {
-      if (to.row != kBlockCols<T>) {
-        prefetch<1>(to.data, asked * to.row);
-        prefetch<1>(to.data, asked * to.row + kBlockCols<T> - 1);
+      if (c.data != nullptr) {
+        prefetch<1>(c.data, asked * c.row);
+        prefetch<1>(c.data, asked * c.row + kBlockCols<T> - 1);
       }
       if (runs == Runs::rows) {
         for (int l = 0; l < kLinesOfA; ++l) prefetch<0>(a.data, asked * a.row + l * kLine<T>);
       }
     }
   };
-  std::int64_t done = E == Ends::rising ? Rows - 1 : 0;
-  if constexpr (asks) {
-    for (ask(); done + kTurn <= k; ask()) {
-      for (int j = 0; j < kTurn; ++j) element(done++);
-    }
-  }
-  for (; done < k; ++done) element(done);
-  if constexpr (E == Ends::falling)
-    for_constants<Rows - 1>([&](auto i) { meet(k + i, kConstant<i + 1>, kConstant<Rows>); });
-  for (; count > 0; --count) {
-    --others;
+  if constexpr (asks) ask();
+  std::int64_t done = 0;
+  for (const Chain<T>& chain : chains) {
+    const Sums<const T> from = chain.from;
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-      for (int p = 0; p < Packets; ++p)
-        sum[i][p] = P::load(others->data + i * others->row + p * P::kWidth) + sum[i][p];
+      for (int p = 0; p < Packets; ++p) sum[i][p] = P::load(from.data + i * from.row + p * P::kWidth);
     }
-  }
+    const Sums<T>* others = chain.others;
+    if constexpr (E == Ends::rising) {
+      for_constants<Rows - 1>([&](auto l) { meet(l, kConstant<0>, kConstant<l + 1>); });
+      done = Rows - 1;
+    }
+    std::int64_t left = chain.k - (E == Ends::rising ? Rows - 1 : 0);
+    if constexpr (asks) {
+      for (; left >= kTurn; left -= kTurn) {
+        for (int j = 0; j < kTurn; ++j) element(done++);
+        ask();
+      }
+    }
+    for (; left > 0; --left) element(done++);
+    if constexpr (E == Ends::falling)
+      for_constants<Rows - 1>([&](auto i) { meet(done + i, kConstant<i + 1>, kConstant<Rows>); });
+    for (int count = chain.adds; count > 0; --count) {
+      --others;
 #pragma GCC unroll 8
-  for (int i = 0; i < Rows; ++i) {
+      for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 2
-    for (int p = 0; p < Packets; ++p) P::store(to.data + i * to.row + p * P::kWidth, sum[i][p]);
+        for (int p = 0; p < Packets; ++p)
+          sum[i][p] = P::load(others->data + i * others->row + p * P::kWidth) + sum[i][p];
+      }
+    }
+    const Sums<T> to = chain.to;
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i) {
+#pragma GCC unroll 2
+      for (int p = 0; p < Packets; ++p) P::store(to.data + i * to.row + p * P::kWidth, sum[i][p]);
+    }
   }
 }
 
 /// register_block for 1 to kBlockRows rows; panels are laid by all kBlockRows alone. One of a's row and col
 /// is 1.
 template <class T, Ends E, bool asks, int Packets>
-void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operands, const T* start,
-                   std::int64_t start_row, const Sums<T>* others, int count, const Sums<T>& to) {
+void register_chains(std::int64_t rows, std::span<const Chain<T>> chains, const Operands<T>& operands,
+                     const Sums<T>& c = {nullptr, 0}) {
   const auto run = [&](auto height, auto lays_a, auto lays_b) {
     constexpr int kHeight = height;
     if constexpr (kHeight <= kBlockRows<T>) {
       if (operands.a.row == 1)
-        register_block<T, kHeight, Packets, Runs::columns, E, asks, lays_a, lays_b>(
-            k, operands, start, start_row, others, count, to);
+        register_block<T, kHeight, Packets, Runs::columns, E, asks, lays_a, lays_b>(chains, operands, c);
       else
-        register_block<T, kHeight, Packets, Runs::rows, E, asks, lays_a, lays_b>(
-            k, operands, start, start_row, others, count, to);
+        register_block<T, kHeight, Packets, Runs::rows, E, asks, lays_a, lays_b>(chains, operands, c);
     }
   };
   constexpr std::true_type kLays;
@@ -259,8 +272,9 @@ void register_sums(std::int64_t rows, std::int64_t k, const Operands<T>& operand
 template <class T, Ends E = Ends::even, int Packets = 2>
 void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
                    T* c, std::int64_t ldc, bool accumulate) {
-  register_sums<T, E, false, Packets>(rows, k, {a, b, b_row}, accumulate ? c : kZeros<T>,
-                                      accumulate ? ldc : 0, nullptr, 0, {c, ldc});
+  const Sums<T> sums{c, ldc};
+  const Chain<T> chain{k, begin_of(accumulate, sums), nullptr, 0, sums};
+  register_chains<T, E, false, Packets>(rows, {&chain, 1}, {a, b, b_row});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
