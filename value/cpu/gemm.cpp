@@ -115,16 +115,14 @@ struct Layout {
 
   explicit Layout(const Gemm<T>& g) {
     const std::int64_t k = std::min(kDepth<T>, g.k);
-    const auto whole_blocks = [&](std::int64_t most) {
-      return ceil_div(std::min(g.m, most), kBlockRows<T>) * kBlockRows<T>;
-    };
+    const auto panels = [&](std::int64_t most) { return ceil_div(std::min(g.m, most), kBlockRows<T>); };
     const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth<T>) - 1);
     waits = others > 0;
     panel_a = kBlockRows<T> * k;
-    b = ceil_div(whole_blocks(kRows<T>) / kBlockRows<T> * panel_a, 16) * 16;
+    b = ceil_div(panels(kRows<T>) * panel_a, 16) * 16;
     row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
     sums = b + (g.m > kRows<T> ? row : std::min(row, kGroup<T>)) * k;
-    matrix = whole_blocks(kStripRows) * row;
+    matrix = panels(kStripRows) * kBlockRows<T> * row;
     elements = sums + others * matrix;
   }
 };
@@ -295,6 +293,9 @@ class Rectangle {
       slots[s].data = s < block_.held ? scratch_ + layout_.sums + (s - 1) * layout_.matrix + place * kSums
                                       : own + (s - block_.held + 1) * kSums;
     }
+    // What earlier blocks left is added at a chain's end.
+    for (int s = 0; s < block_.held; ++s)
+      for (std::int64_t i = 0; i < rows; ++i) prefetch<0>(slots[s].data, i * slots[s].row);
     std::array<Chain<T>, ContractionBlock::kMostLinks> chains;
     for (int l = 0; l < block_.count; ++l) {
       const Link& link = block_.links[static_cast<std::size_t>(l)];
