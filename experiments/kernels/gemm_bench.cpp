@@ -12,40 +12,31 @@ using namespace graingrad;
 
 using bench::Product;
 
-void ours(benchmark::State& state) {
+void multiply(benchmark::State& state, std::vector<LabelGrains> grains) {
   const Product s(state);
-  const int threads = s.threads;
   Graph graph;
   const Value a = graph.input("a", {DType::f32, s.ta ? Shape{s.k, s.m} : Shape{s.m, s.k}});
   const Value b = graph.input("b", {DType::f32, s.tb ? Shape{s.n, s.k} : Shape{s.k, s.n}});
-  const Value c = matmul(a, b, s.ta, s.tb);
-  ParameterStore store(DType::f32);
-  const Program program = compile(graph, std::span(&c, 1), &store, cpu_backend());
-  Workspace workspace({&program}, store, {threads, cpu::Schedule::fixed});
-  workspace.poison(std::byte{0x3C});
-  for (auto _ : state) workspace.run(program, Phase::forward);
-  s.report(state);
-}
-
-BENCHMARK(ours)->Apply(bench::gpt_products);
-
-// The same, x w^T and dy w, where the contraction is a tree of chains.
-void product_in_grains(benchmark::State& state) {
-  const Product s(state);
-  const std::int64_t grains = state.range(6);
-  LabelGrains k{'k', {}, 0, grains};
-  for (std::int64_t g = 0; g <= grains; ++g) k.bounds.push_back(cut(s.k, grains, g));
-  Graph graph;
-  const Value a = graph.input("a", {DType::f32, {s.m, s.k}});
-  const Value b = graph.input("b", {DType::f32, s.tb ? Shape{s.n, s.k} : Shape{s.k, s.n}});
-  const Value c =
-      graph.record(ops::matmul, {a, b}, {.integers = {s.ta, s.tb}, .reals = {}, .name = {}, .grains = {k}});
+  const Value c = graph.record(
+      ops::matmul, {a, b}, {.integers = {s.ta, s.tb}, .reals = {}, .name = {}, .grains = std::move(grains)});
   ParameterStore store(DType::f32);
   const Program program = compile(graph, std::span(&c, 1), &store, cpu_backend());
   Workspace workspace({&program}, store, {s.threads, cpu::Schedule::fixed});
   workspace.poison(std::byte{0x3C});
   for (auto _ : state) workspace.run(program, Phase::forward);
   s.report(state);
+}
+
+void ours(benchmark::State& state) { multiply(state, {}); }
+
+BENCHMARK(ours)->Apply(bench::gpt_products);
+
+// The same, x w^T and dy w, where the contraction is a tree of chains.
+void product_in_grains(benchmark::State& state) {
+  const std::int64_t extent = Product(state).k, grains = state.range(6);
+  LabelGrains k{'k', {}, 0, grains};
+  for (std::int64_t g = 0; g <= grains; ++g) k.bounds.push_back(cut(extent, grains, g));
+  multiply(state, {k});
 }
 
 BENCHMARK(product_in_grains)
