@@ -13,23 +13,18 @@
 namespace graingrad::cpu {
 namespace {
 
-// The second-level cache feeds both of a register block's operands: a panel of B, 48 KiB or AVX-512's 64,
+// The second-level cache feeds both of a register block's operands: a panel of B, 48 KiB or AVX-512's 96,
 // which every block of rows meets, and A's panels, which follow each other. A deeper panel visits C less
-// often.
-template <class T>
-constexpr bool kWide = kBlockCols<T> * sizeof(T) > 64;  // AVX-512
+// often, and holds all grains of a contraction over 768 elements, so that no sums of theirs wait.
 // Elements of the contraction that packed panels hold.
 template <class T>
-constexpr std::int64_t kDepth = (kWide<T> ? 2048 : 3072) / static_cast<std::int64_t>(sizeof(T));
-// Of a packed block of A, which stays in the second-level cache.
+constexpr std::int64_t kDepth = 3072 / static_cast<std::int64_t>(sizeof(T));
+// Of a packed block of A, which stays in the second-level cache: 396 KiB, or AVX-512's 600.
 template <class T>
-constexpr std::int64_t kRows = kWide<T> ? 264 : 132;
-// Columns of B that are packed together.
+constexpr std::int64_t kRows = kBlockRows<T> == 8 ? 200 : 132;
+// Of packed B that several blocks of A share: 3 KiB a row, 2.25 MiB in all.
 template <class T>
-constexpr std::int64_t kGroup = (kWide<T> ? 2 : 1) * kBlockCols<T>;
-// Of packed B that several blocks of A share: 3 or 4 KiB a row, 2 MiB or a bit more in all.
-template <class T>
-constexpr std::int64_t kCols = (kWide<T> ? 4096 : 3072) / static_cast<std::int64_t>(sizeof(T));
+constexpr std::int64_t kCols = 3072 / static_cast<std::int64_t>(sizeof(T));
 // Of C whose sums wait in scratch for others: B is packed once for so many.
 constexpr std::int64_t kStripRows = 264;
 constexpr std::int64_t kColsWorthPacking = 256;
@@ -121,7 +116,7 @@ struct Layout {
     panel_a = kBlockRows<T> * k;
     b = ceil_div(panels(kRows<T>) * panel_a, 16) * 16;
     row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
-    sums = b + (g.m > kRows<T> ? row : std::min(row, kGroup<T>)) * k;
+    sums = b + (g.m > kRows<T> ? row : std::min(row, kBlockCols<T>)) * k;
     matrix = panels(kStripRows) * kBlockRows<T> * row;
     elements = sums + others * matrix;
   }
@@ -192,84 +187,81 @@ class Rectangle {
     if (const std::int64_t laid = rows.size / kBlockRows<T> * kBlockRows<T>; packs && laid < rows.size)
       pack_last_rows(a.at(laid, 0), rows.size - laid, block_.k,
                      scratch_ + laid / kBlockRows<T> * layout_.panel_a);
-    // Contiguous rows of B are read a few lines each, contiguous columns one panel after the other.
-    const std::int64_t group = item_.b.col == 1 ? kGroup<T> : kBlockCols<T>;
     std::int64_t done = cols.begin;
-    for (std::int64_t j = 0; j < cols.size; j += group) {
-      const std::int64_t width = std::min(group, cols.size - j), col = cols.begin + j;
+    for (std::int64_t j = 0; j < cols.size; j += kBlockCols<T>) {
+      const Part panel = {cols.begin + j, std::min(kBlockCols<T>, cols.size - j)};
+      const bool lays = first && lays_b(rows, panel);
       T* const b = scratch_ + layout_.b + (keep ? j * block_.k : 0);
-      const std::int64_t laid = lays_b(rows) ? width / kBlockCols<T> * kBlockCols<T> : 0;
-      if (first && laid < width)
-        pack_columns(item_.b.at(block_.first, col + laid), width - laid, block_.k, b + laid * block_.k);
-      run_group(rows, {col, width}, cols, packs, b, first);
+      if (first && !lays) pack_columns(item_.b.at(block_.first, panel.begin), panel.size, block_.k, b);
+      run_panel(rows, panel, cols, packs, b, first);
       if (done_ == nullptr || !block_.completes) continue;
-      if (const std::int64_t end = col + width; end - done >= kGemmColumns || end == cols.begin + cols.size) {
+      if (const std::int64_t end = panel.begin + panel.size;
+          end - done >= kGemmColumns || end == cols.begin + cols.size) {
         (*done_)({region_.item, rows.begin, rows.size, done, end - done});
         done = end;
       }
     }
   }
 
-  bool lays_b(const Part& rows) const { return item_.b.col == 1 && rows.size >= kBlockRows<T>; }
+  bool lays_b(const Part& rows, const Part& panel) const {
+    return item_.b.col == 1 && rows.size >= kBlockRows<T> && panel.size == kBlockCols<T>;
+  }
 
-  // The lines of B that are packed behind `group`: the next columns', or the next block's first.
-  void ask_for_next_b(const Part& group, const Part& cols, Ahead<T>& ahead) const {
-    const std::int64_t next_k = block_.first + block_.k, next_col = group.begin + group.size;
+  // The lines of B that are packed behind `panel`: the next columns', or the next block's first.
+  void ask_for_next_b(const Part& panel, const Part& cols, Ahead<T>& ahead) const {
+    const std::int64_t next_k = block_.first + block_.k, next_col = panel.begin + panel.size;
     const std::int64_t left = cols.begin + cols.size - next_col;
     const MatrixView<T> b =
         left > 0 ? item_.b.at(block_.first, next_col) : item_.b.at(std::min(next_k, g_.k), cols.begin);
     const std::int64_t k = left > 0 ? block_.k : std::min(kDepth<T>, g_.k - next_k);
-    const std::int64_t width = left > 0 ? std::min(group.size, left) : group.size;
+    const std::int64_t width = left > 0 ? std::min(panel.size, left) : panel.size;
     if (b.col == 1)
       ahead.add(b.data, b.row, k, width, false);
     else
       ahead.add(b.data, b.col, width, k, false);
   }
 
-  void run_group(const Part& rows, const Part& group, const Part& cols, bool packed, T* b, bool first) {
+  // One block of A against one panel of B.
+  void run_panel(const Part& rows, const Part& panel, const Part& cols, bool packed, T* b, bool first) {
     Ahead<T> ahead;
-    if (first) ask_for_next_b(group, cols, ahead);
+    if (first) ask_for_next_b(panel, cols, ahead);
     if (block_.completes) {
-      const std::int64_t at = region_.item * g_.stride_c + rows.begin * g_.ldc + group.begin;
-      if (g_.written != nullptr) ahead.add(g_.written + at, g_.ldc, rows.size, group.size, true);
-      if (g_.read != nullptr) ahead.add(g_.read + at, g_.ldc, rows.size, group.size, false);
+      const std::int64_t at = region_.item * g_.stride_c + rows.begin * g_.ldc + panel.begin;
+      if (g_.written != nullptr) ahead.add(g_.written + at, g_.ldc, rows.size, panel.size, true);
+      if (g_.read != nullptr) ahead.add(g_.read + at, g_.ldc, rows.size, panel.size, false);
     }
-    const std::int64_t panels = ceil_div(rows.size, kBlockRows<T>);
-    const std::int64_t tiles = ceil_div(group.size, kBlockCols<T>) * panels;
-    const std::int64_t lines = ceil_div(ahead.lines(), tiles * (block_.k / kTurn + 1));
+    const std::int64_t blocks = ceil_div(rows.size, kBlockRows<T>);
+    const std::int64_t lines = ceil_div(ahead.lines(), blocks * (block_.k / kTurn + 1));
     // Blocks of rows before this one have their waiting sums in front.
     std::int64_t place = (rows.begin - strip_) / kBlockRows<T> * ceil_div(cols.size, kBlockCols<T>) +
-                         (group.begin - cols.begin) / kBlockCols<T> * panels;
-    T* const piece = item_.c + block_.piece * g_.stride_piece;
+                         (panel.begin - cols.begin) / kBlockCols<T> * blocks;
+    T* const c_panel = item_.c + block_.piece * g_.stride_piece + panel.begin;
     // One chain, whose sums are C's.
     const bool plain = block_.count == 1 && block_.links[0].slot == 0, resumes = block_.links[0].resumes;
-    for (std::int64_t p = 0; p < group.size; p += kBlockCols<T>) {
-      const std::int64_t width = std::min(kBlockCols<T>, group.size - p);
-      const MatrixView<T> a =
-          packed ? MatrixView<T>{scratch_, 1, kBlockRows<T>} : item_.a.at(rows.begin, block_.first);
-      const std::int64_t panel = packed ? layout_.panel_a : kBlockRows<T> * a.row;
-      std::int64_t from = 0;
-      for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>, from += panel, ++place) {
-        const std::int64_t height = std::min(kBlockRows<T>, rows.size - i), col = group.begin + p;
-        Operands<T> operands{{a.data + from, a.row, a.col}, b + p * block_.k, kBlockCols<T>};
-        operands.ahead = lines > 0 ? &ahead : nullptr;
-        operands.lines = lines;
-        if (packed && col == cols.begin && height == kBlockRows<T>) {
-          operands.panel_a = scratch_ + from;
-          operands.a = item_.a.at(rows.begin + i, block_.first);
-        }
-        if (first && i == 0 && width == kBlockCols<T> && lays_b(rows)) {
-          operands.panel_b = b + p * block_.k;
-          operands.b = item_.b.at(block_.first, col).data;
-          operands.b_row = item_.b.row;
-        }
-        const Sums<T> c{piece + (rows.begin + i) * g_.ldc + col, g_.ldc};
-        if (plain && width == kBlockCols<T>) {
-          const Chain<T> chain{block_.k, begin_of(resumes, c), nullptr, 0, c};
-          register_chains<T, Ends::even, true, 2>(height, {&chain, 1}, operands, c);
-        } else {
-          run_links(height, width, operands, c, place);
-        }
+    const MatrixView<T> a =
+        packed ? MatrixView<T>{scratch_, 1, kBlockRows<T>} : item_.a.at(rows.begin, block_.first);
+    const std::int64_t panel_a = packed ? layout_.panel_a : kBlockRows<T> * a.row;
+    std::int64_t from = 0;
+    for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>, from += panel_a, ++place) {
+      const std::int64_t height = std::min(kBlockRows<T>, rows.size - i);
+      Operands<T> operands{{a.data + from, a.row, a.col}, b, kBlockCols<T>};
+      operands.ahead = lines > 0 ? &ahead : nullptr;
+      operands.lines = lines;
+      if (packed && panel.begin == cols.begin && height == kBlockRows<T>) {
+        operands.panel_a = scratch_ + from;
+        operands.a = item_.a.at(rows.begin + i, block_.first);
+      }
+      if (first && i == 0 && lays_b(rows, panel)) {
+        operands.panel_b = b;
+        operands.b = item_.b.at(block_.first, panel.begin).data;
+        operands.b_row = item_.b.row;
+      }
+      const Sums<T> c{c_panel + (rows.begin + i) * g_.ldc, g_.ldc};
+      if (plain && panel.size == kBlockCols<T>) {
+        const Chain<T> chain{block_.k, begin_of(resumes, c), nullptr, 0, c};
+        register_chains<T, Ends::even, true, 2>(height, {&chain, 1}, operands, c);
+      } else {
+        run_links(height, panel.size, operands, c, place);
       }
     }
   }
