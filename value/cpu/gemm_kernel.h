@@ -71,6 +71,15 @@ Sums<const T> begin_of(bool resumes, const Sums<T>& sums) {
   return resumes ? Sums<const T>{sums.data, sums.row} : Sums<const T>{kZeros<T>, 0};
 }
 
+/// Hides from the compiler how `p` came about. It would else compute the addresses of all rows at once and
+/// keep in vector registers those that it has no others for; on their way back they wait behind the
+/// arithmetic, and what is read there comes too late to go on with.
+template <class T>
+T* forget_origin(T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 /// Which rows of b the rows of a register block meet: all of them rows [0, k); row i rows [i, k), where k is
 /// at least Rows - 1; or row i rows [0, k + i).
 enum class Ends { even, rising, falling };
@@ -103,65 +112,69 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
 void register_block(std::span<const Chain<T>> chains, const Operands<T>& operands, const Sums<T>& c) {
   using P = Packet<T>;
   using Real = typename P::Real;
-  const MatrixView<T> a = operands.a;
+  // Word by word: a structure that is copied whole goes through a vector register, too.
+  const std::int64_t a_row = operands.a.row, a_col = operands.a.col;
   const T* b = operands.b;
-  const std::int64_t b_row = operands.b_row;
+  const std::int64_t b_row = lays_b ? operands.b_row : kBlockCols<T>;
   T *panel_a = operands.panel_a, *panel_b = operands.panel_b;
+  // Reached by constants alone: where GCC unrolls loops over rows, it may carry sums through memory.
   Real sum[Rows][Packets];
-  // One pointer that steps from column to column, or one for each row.
-  const T* column = a.data;
-  const T* rows[Rows];
-  // Without the pragmas over i, GCC unrolls too late and carries sums through memory on the way in and out.
-#pragma GCC unroll 8
-  for (int i = 0; i < Rows; ++i) rows[i] = a.data + i * a.row;
-  const auto element_of_a = [&](std::int64_t i, std::int64_t l) {
-    return runs == Runs::columns ? column[i] : rows[i][l];
+  // One pointer that steps from column to column; where rows are contiguous, one for every three of them,
+  // which an address reaches by a distance and its double.
+  const T* row_0 = operands.a.data;
+  const T* row_3 = row_0 + (Rows > 3 ? 3 * a_row : 0);
+  const T* row_6 = row_0 + (Rows > 6 ? 6 * a_row : 0);
+  const auto element_of_a = [&](int i) {
+    if constexpr (runs == Runs::columns) return row_0 + i;
+    return (i < 3 ? row_0 : i < 6 ? row_3 : row_6) + i % 3 * a_row;
   };
-  // Row l of b for rows [first, last) of the block.
-  const auto meet = [&](std::int64_t l, auto first, auto last) {
+  const auto next_of_a = [&] {
+    row_0 = forget_origin(row_0 + (runs == Runs::columns ? a_col : 1));
+    if constexpr (runs == Runs::rows) {
+      row_3 = forget_origin(row_3 + 1);
+      row_6 = forget_origin(row_6 + 1);
+    }
+  };
+  // The next row of b for rows [first, last) of the block.
+  const auto meet = [&](auto first, auto last) {
     Real of_b[Packets];
     for_constants<Packets>([&](auto p) { of_b[p] = P::load(b + p * P::kWidth); });
     b += b_row;
     for_constants<last - first>([&](auto j) {
       constexpr int i = first + j;
-      const Real x = P::splat(element_of_a(i, l));
+      const Real x = P::splat(*element_of_a(i));
       for_constants<Packets>([&](auto p) { sum[i][p] = P::fma(x, of_b[p], sum[i][p]); });
     });
-    if constexpr (runs == Runs::columns) column += a.col;
+    next_of_a();
   };
-  const auto element = [&](std::int64_t l) {
+  const auto element = [&] {
     Real of_b[Packets];
-#pragma GCC unroll 2
-    for (int p = 0; p < Packets; ++p) of_b[p] = P::load(b + p * P::kWidth);
+    for_constants<Packets>([&](auto p) { of_b[p] = P::load(b + p * P::kWidth); });
     b += b_row;
     if constexpr (lays_a && runs == Runs::columns) {
-      std::memcpy(panel_a, column, Rows * sizeof(T));
-      prefetch<0>(column, kColumnsAhead * a.col);
+      std::memcpy(panel_a, row_0, Rows * sizeof(T));
+      prefetch<0>(row_0, kColumnsAhead * a_col);
     }
     if constexpr (lays_a && runs == Runs::rows) {
       // As words: copied beside the arithmetic, by other parts of the processor.
-#pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) {
+      for_constants<Rows>([&](auto i) {
         BitsOf<T> word;
-        std::memcpy(&word, rows[i] + l, sizeof(T));
+        std::memcpy(&word, element_of_a(i), sizeof(T));
         std::memcpy(panel_a + i, &word, sizeof(T));
-      }
+      });
     }
     if constexpr (lays_a) panel_a += Rows;
     if constexpr (lays_b) {
       prefetch<0>(b, kRowsAhead * b_row);
       prefetch<0>(b, kRowsAhead * b_row + kBlockCols<T> - 1);
-#pragma GCC unroll 2
-      for (int p = 0; p < Packets; ++p) P::store(panel_b + p * P::kWidth, of_b[p]);
+      for_constants<Packets>([&](auto p) { P::store(panel_b + p * P::kWidth, of_b[p]); });
       panel_b += kBlockCols<T>;
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i) {
-      const Real x = P::splat(element_of_a(i, l));
-#pragma GCC unroll 2
-      for (int p = 0; p < Packets; ++p) sum[i][p] = P::fma(x, of_b[p], sum[i][p]);
-    }
-    if constexpr (runs == Runs::columns) column += a.col;
+    for_constants<Rows>([&](auto i) {
+      const Real x = P::splat(*element_of_a(i));
+      for_constants<Packets>([&](auto p) { sum[i][p] = P::fma(x, of_b[p], sum[i][p]); });
+    });
+    next_of_a();
   };
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
   // together) and where its rows of A begin (panels follow each other). Rows that are laid are read for the
@@ -179,49 +192,44 @@ void register_block(std::span<const Chain<T>> chains, const Operands<T>& operand
         prefetch<1>(c.data, asked * c.row + kBlockCols<T> - 1);
       }
       if (runs == Runs::rows) {
-        for (int l = 0; l < kLinesOfA; ++l) prefetch<0>(a.data, asked * a.row + l * kLine<T>);
+        for (int l = 0; l < kLinesOfA; ++l) prefetch<0>(operands.a.data, asked * a_row + l * kLine<T>);
       }
     }
   };
   if constexpr (asks) ask();
-  std::int64_t done = 0;
+  // Calls f(i, address) for the rows of sums from `row` on, one after the other.
+  const auto each_row = [](auto* row, std::int64_t distance, auto&& f) {
+    for_constants<Rows>([&](auto i) {
+      f(i, row);
+      row = forget_origin(row + (i + 1 < Rows ? distance : 0));
+    });
+  };
   for (const Chain<T>& chain : chains) {
-    const Sums<const T> from = chain.from;
-#pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
-      for (int p = 0; p < Packets; ++p) sum[i][p] = P::load(from.data + i * from.row + p * P::kWidth);
-    }
-    const Sums<T>* others = chain.others;
-    if constexpr (E == Ends::rising) {
-      for_constants<Rows - 1>([&](auto l) { meet(l, kConstant<0>, kConstant<l + 1>); });
-      done = Rows - 1;
-    }
+    each_row(chain.from.data, chain.from.row, [&](auto i, const T* from) {
+      for_constants<Packets>([&](auto p) { sum[i][p] = P::load(from + p * P::kWidth); });
+    });
+    if constexpr (E == Ends::rising)
+      for_constants<Rows - 1>([&](auto l) { meet(kConstant<0>, kConstant<l + 1>); });
     std::int64_t left = chain.k - (E == Ends::rising ? Rows - 1 : 0);
     if constexpr (asks) {
       for (; left >= kTurn; left -= kTurn) {
-        for (int j = 0; j < kTurn; ++j) element(done++);
+        for (int j = 0; j < kTurn; ++j) element();
         ask();
       }
     }
-    for (; left > 0; --left) element(done++);
+    for (; left > 0; --left) element();
     if constexpr (E == Ends::falling)
-      for_constants<Rows - 1>([&](auto i) { meet(done + i, kConstant<i + 1>, kConstant<Rows>); });
+      for_constants<Rows - 1>([&](auto i) { meet(kConstant<i + 1>, kConstant<Rows>); });
+    const Sums<T>* others = chain.others;
     for (int count = chain.adds; count > 0; --count) {
       --others;
-#pragma GCC unroll 8
-      for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
-        for (int p = 0; p < Packets; ++p)
-          sum[i][p] = P::load(others->data + i * others->row + p * P::kWidth) + sum[i][p];
-      }
+      each_row(others->data, others->row, [&](auto i, const T* other) {
+        for_constants<Packets>([&](auto p) { sum[i][p] = P::load(other + p * P::kWidth) + sum[i][p]; });
+      });
     }
-    const Sums<T> to = chain.to;
-#pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i) {
-#pragma GCC unroll 2
-      for (int p = 0; p < Packets; ++p) P::store(to.data + i * to.row + p * P::kWidth, sum[i][p]);
-    }
+    each_row(chain.to.data, chain.to.row, [&](auto i, T* to) {
+      for_constants<Packets>([&](auto p) { P::store(to + p * P::kWidth, sum[i][p]); });
+    });
   }
 }
 
@@ -274,7 +282,7 @@ void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, co
                    T* c, std::int64_t ldc, bool accumulate) {
   const Sums<T> sums{c, ldc};
   const Chain<T> chain{k, begin_of(accumulate, sums), nullptr, 0, sums};
-  register_chains<T, E, false, Packets>(rows, {&chain, 1}, {a, b, b_row});
+  register_chains<T, E, false, Packets>(rows, {&chain, 1}, {{a.data, a.row, a.col}, b, b_row});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
