@@ -39,7 +39,7 @@ TYPED_TEST(GemmBlockTest, IsTheChain) {
           for (std::int64_t j = 0; j < n; j += kCols)
             for (std::int64_t i = 0; i < m; i += kBlockRows<T>)
               register_tile(std::min(kBlockRows<T>, m - i), std::min(kCols, n - j), k, rows.at(i, 0),
-                            panels + j * k, kCols, c.data() + i * n + j, n, g.accumulate);
+                            panels + j * k, c.data() + i * n + j, n, g.accumulate);
           expect_same_bits(c, want,
                            "block " + std::to_string(m) + " " + std::to_string(n) + " " + std::to_string(k));
           EXPECT_TRUE(scratch.guarded());
@@ -60,7 +60,7 @@ TYPED_TEST(GemmBlockTest, OnePacketLeavesTheOtherAlone) {
     auto want = reference(g, c, 0);
     for (std::int64_t i = 0; i < m; ++i)
       std::copy_n(c.data() + i * kCols + kWidth, kWidth, want.data() + i * kCols + kWidth);
-    register_rows<T, Ends::even, 1>(m, kLong, {g.a, kLong, 1}, g.b, kCols, c.data(), kCols, false);
+    register_rows<T, Ends::even, 1>(m, kLong, {g.a, kLong, 1}, g.b, c.data(), kCols, false);
     expect_same_bits(c, want, std::to_string(m) + " rows of one packet");
   }
 }

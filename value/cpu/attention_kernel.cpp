@@ -31,7 +31,7 @@ void ragged_product(MatrixView<T> a, const T* b, std::int64_t panel, T* c, std::
       for (std::int64_t j = 0; j < n; j += kCols)
         register_tile<T, decltype(ends)::value>(
             rows, std::min(kCols, n - j), top.end - top.begin, a.at(first, top.begin),
-            b + j / kCols * panel + top.begin * kCols, kCols, c + first * ldc + j, ldc, accumulate);
+            b + j / kCols * panel + top.begin * kCols, c + first * ldc + j, ldc, accumulate);
     };
     for (rows = std::min(kBlockRows<T>, m - first);; --rows) {
       const Span bottom = span(first + rows - 1);
@@ -63,7 +63,7 @@ void score_block(MatrixView<T> q, const T* keys, std::int64_t head_dim, T* score
     const std::int64_t end = std::min(cols, span(i + count - 1).end);
     for (std::int64_t j = 0; j < end; j += kCols) {
       const auto score = [&](auto packets) {
-        register_rows<T, Ends::even, packets>(count, head_dim, q.at(i, 0), keys + j * head_dim, kCols,
+        register_rows<T, Ends::even, packets>(count, head_dim, q.at(i, 0), keys + j * head_dim,
                                               scores + i * kScoreRow + j, kScoreRow, false);
       };
       end - j > Packet<T>::kWidth ? score(kConstant<2>) : score(kConstant<1>);

@@ -244,7 +244,7 @@ class Rectangle {
     std::int64_t from = 0;
     for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>, from += panel_a, ++place) {
       const std::int64_t height = std::min(kBlockRows<T>, rows.size - i);
-      Operands<T> operands{{a.data + from, a.row, a.col}, b, kBlockCols<T>};
+      Operands<T> operands{{a.data + from, a.row, a.col}, b};
       operands.ahead = lines > 0 ? &ahead : nullptr;
       operands.lines = lines;
       if (packed && panel.begin == cols.begin && height == kBlockRows<T>) {
@@ -374,7 +374,7 @@ double run_register_blocks(float* memory, std::int64_t repeats) {
   for (std::int64_t i = 0; i < repeats; ++i) {
     // Each repeat adds onto the last one's result, so that none can be left out.
     for (std::int64_t j = 0; j < 2 * kHeight; j += kHeight)
-      register_rows<float>(kHeight, kLong, {a + j, 1, 2 * kHeight}, b, kWidth, c + j * kWidth, kWidth, i > 0);
+      register_rows<float>(kHeight, kLong, {a + j, 1, 2 * kHeight}, b, c + j * kWidth, kWidth, i > 0);
   }
   return 2.0 * static_cast<double>(2 * kHeight * kWidth * kLong * repeats);
 }

@@ -84,17 +84,17 @@ T* forget_origin(T* p) {
 /// at least Rows - 1; or row i rows [0, k + i).
 enum class Ends { even, rising, falling };
 
-/// What a register block multiplies: `b` has consecutive columns and rows `b_row` apart. Where a panel is
+/// What a register block multiplies: `b` has consecutive columns and rows kBlockCols apart. Where a panel is
 /// null, that is all; else the block is the first of many to read the operand, and lays it out for them in
-/// passing: column l of `a`, one of whose row and col is 1, goes to panel_a + l * kBlockRows, row l of `b` to
-/// panel_b + l * kBlockCols.
+/// passing: column l of `a`, one of whose row and col is 1, goes to panel_a + l * kBlockRows, row l of `b`,
+/// whose rows are then b_row apart, to panel_b + l * kBlockCols.
 template <class T>
 struct Operands {
   MatrixView<T> a;
   const T* b;
-  std::int64_t b_row;
   T* panel_a = nullptr;
   T* panel_b = nullptr;
+  std::int64_t b_row = 0;
   /// Asked for `lines` lines every kTurn elements, where it is not null.
   Ahead<T>* ahead = nullptr;
   std::int64_t lines = 0;
@@ -107,9 +107,10 @@ enum class Runs { columns, rows };
 /// is one chain of fused multiply-adds in index order. Writes panels as `lays_a` and `lays_b` say. With
 /// `asks` it asks for what its operands' `ahead` names, and for what the next block of a large product begins
 /// with, whose rows of C are behind `c`; null: nobody waits for them. Only a single chain has E other than
-/// even.
+/// even. Flat: a lambda that GCC leaves a call would have the sums in memory.
 template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lays_a, bool lays_b>
-void register_block(std::span<const Chain<T>> chains, const Operands<T>& operands, const Sums<T>& c) {
+[[gnu::flatten]] void register_block(std::span<const Chain<T>> chains, const Operands<T>& operands,
+                                     const Sums<T>& c) {
   using P = Packet<T>;
   using Real = typename P::Real;
   // Word by word: a structure that is copied whole goes through a vector register, too.
@@ -276,28 +277,29 @@ void register_chains(std::int64_t rows, std::span<const Chain<T>> chains, const 
   }
 }
 
-/// c[rows, n] = or += a[rows, k] b[k, n] for Packets packets of columns, one chain an element; `a` as above.
+/// c[rows, n] = or += a[rows, k] b[k, n] for Packets packets of columns, one chain an element; `a` and `b` as
+/// above.
 template <class T, Ends E = Ends::even, int Packets = 2>
-void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, std::int64_t b_row,
-                   T* c, std::int64_t ldc, bool accumulate) {
+void register_rows(std::int64_t rows, std::int64_t k, const MatrixView<T>& a, const T* b, T* c,
+                   std::int64_t ldc, bool accumulate) {
   const Sums<T> sums{c, ldc};
   const Chain<T> chain{k, begin_of(accumulate, sums), nullptr, 0, sums};
-  register_chains<T, E, false, Packets>(rows, {&chain, 1}, {{a.data, a.row, a.col}, b, b_row});
+  register_chains<T, E, false, Packets>(rows, {&chain, 1}, {{a.data, a.row, a.col}, b});
 }
 
 /// register_rows for 1 to kBlockCols columns: c is touched only inside them; all kBlockCols columns of b are
 /// read.
 template <class T, Ends E = Ends::even>
 void register_tile(std::int64_t rows, std::int64_t cols, std::int64_t k, const MatrixView<T>& a, const T* b,
-                   std::int64_t b_row, T* c, std::int64_t ldc, bool accumulate) {
+                   T* c, std::int64_t ldc, bool accumulate) {
   constexpr std::int64_t kCols = kBlockCols<T>;
-  if (cols == kCols) return register_rows<T, E>(rows, k, a, b, b_row, c, ldc, accumulate);
+  if (cols == kCols) return register_rows<T, E>(rows, k, a, b, c, ldc, accumulate);
   T copy[kBlockRows<T> * kCols] = {};
   const std::size_t bytes = static_cast<std::size_t>(cols) * sizeof(T);
   if (accumulate) {
     for (std::int64_t i = 0; i < rows; ++i) std::memcpy(copy + i * kCols, c + i * ldc, bytes);
   }
-  register_rows<T, E>(rows, k, a, b, b_row, copy, kCols, accumulate);
+  register_rows<T, E>(rows, k, a, b, copy, kCols, accumulate);
   for (std::int64_t i = 0; i < rows; ++i) std::memcpy(c + i * ldc, copy + i * kCols, bytes);
 }
 
