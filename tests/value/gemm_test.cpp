@@ -360,9 +360,15 @@ TYPED_TEST(GemmTest, ScratchStaysSmall) {
       for (const std::int64_t k : {256, 768, 50257}) {
         Gemm<TypeParam> g;
         g.m = m, g.n = n, g.k = k, g.lda = k, g.ldb = n, g.ldc = n;
-        EXPECT_LE(gemm_thread_bytes(g), std::size_t{3} << 20) << m << " " << n << " " << k;
+        // A block of A, and 6 KiB of B's columns for each of its rows.
+        EXPECT_LE(gemm_thread_bytes(g), std::size_t{5400} << 10) << m << " " << n << " " << k;
         g.lda = m, g.transpose_a = true;
-        EXPECT_LE(gemm_thread_bytes(g), std::size_t{3} << 20) << m << " " << n << " " << k << " T";
+        EXPECT_LE(gemm_thread_bytes(g), std::size_t{5400} << 10) << m << " " << n << " " << k << " T";
+        // Sums that wait for others, three of each where k is cut into many blocks.
+        std::vector<std::int64_t> bounds;
+        for (int i = 0; i <= 8; ++i) bounds.push_back(k * i / 8);
+        g.bounds = bounds, g.grains = 8;
+        EXPECT_LE(gemm_thread_bytes(g), std::size_t{8600} << 10) << m << " " << n << " " << k << " of 8";
       }
 }
 

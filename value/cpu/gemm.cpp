@@ -19,14 +19,15 @@ namespace {
 // Elements of the contraction that packed panels hold.
 template <class T>
 constexpr std::int64_t kDepth = 3072 / static_cast<std::int64_t>(sizeof(T));
-// Of a packed block of A, which stays in the second-level cache: 396 KiB, or AVX-512's 600.
+// Of a packed block of A, which stays in the second-level cache: 396 KiB, or AVX-512's 612.
 template <class T>
-constexpr std::int64_t kRows = kBlockRows<T> == 8 ? 200 : 132;
-// Of packed B that several blocks of A share: 3 KiB a row, 2.25 MiB in all.
+constexpr std::int64_t kRows = kBlockRows<T> == 12 ? 204 : 132;
+// Of packed B that several blocks of A share: 6 KiB a row, 4.5 MiB in all. Each block of A is laid once for
+// so many.
 template <class T>
-constexpr std::int64_t kCols = 3072 / static_cast<std::int64_t>(sizeof(T));
-// Of C whose sums wait in scratch for others: B is packed once for so many.
-constexpr std::int64_t kStripRows = 264;
+constexpr std::int64_t kCols = 6144 / static_cast<std::int64_t>(sizeof(T));
+// Bytes of sums that wait in scratch for others. B is packed once for the rows of C that they are of.
+constexpr std::int64_t kWaitingBytes = 3168 << 10;
 constexpr std::int64_t kColsWorthPacking = 256;
 constexpr std::int64_t kTileRows = 132;
 constexpr int kMostDepth = 32;  // of the tree over grains
@@ -105,19 +106,22 @@ GemmRegion rectangle(const Gemm<T>& g, const Plan& plan, std::int64_t& first, st
 // 1, 2, ... that wait between blocks of the contraction.
 template <class T>
 struct Layout {
-  std::int64_t panel_a, b, sums, row, matrix, elements;
-  bool waits;  // sums wait in slots other than C
+  std::int64_t panel_a, b, sums, matrix, elements;
+  std::int64_t strip;  // rows of C whose sums wait together
 
   explicit Layout(const Gemm<T>& g) {
     const std::int64_t k = std::min(kDepth<T>, g.k);
     const auto panels = [&](std::int64_t most) { return ceil_div(std::min(g.m, most), kBlockRows<T>); };
     const std::int64_t others = std::max(0, ContractionWalk::most_waiting(contraction_of(g), kDepth<T>) - 1);
-    waits = others > 0;
     panel_a = kBlockRows<T> * k;
     b = ceil_div(panels(kRows<T>) * panel_a, 16) * 16;
-    row = ceil_div(std::min(g.n, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
-    sums = b + (g.m > kRows<T> ? row : std::min(row, kBlockCols<T>)) * k;
-    matrix = panels(kStripRows) * kBlockRows<T> * row;
+    const std::int64_t row =
+        ceil_div(std::clamp<std::int64_t>(g.n, 1, kCols<T>), kBlockCols<T>) * kBlockCols<T>;
+    sums = b + (g.m > kRows<T> ? row : std::min(row, 2 * kBlockCols<T>)) * k;
+    constexpr std::int64_t kWaiting = kWaitingBytes / static_cast<std::int64_t>(sizeof(T));
+    strip = others > 0 ? std::max<std::int64_t>(kWaiting / (others * row * kBlockRows<T>), 1) * kBlockRows<T>
+                       : g.m;
+    matrix = panels(strip) * kBlockRows<T> * row;
     elements = sums + others * matrix;
   }
 };
@@ -141,7 +145,7 @@ class Rectangle {
     clear_empty_pieces();
     const std::int64_t chunks = ceil_div(region_.cols, kCols<T>);
     // Where sums wait in scratch, there is room for those of a strip.
-    const std::int64_t strips = layout_.waits ? ceil_div(region_.rows, kStripRows) : 1;
+    const std::int64_t strips = ceil_div(region_.rows, layout_.strip);
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
       const Part cols = inside(part_of(region_.cols, unit_of(g_), chunks, chunk), region_.col);
       for (std::int64_t strip = 0; strip < strips; ++strip)
@@ -178,8 +182,8 @@ class Rectangle {
     }
   }
 
-  // One block of A against all columns. The first one packs them; they are kept where others follow. Panels
-  // that are whole, and not a transposed B's, are laid by the first register block that reads them.
+  // One block of A against all columns. The first one packs them, each panel while the one before multiplies;
+  // they are kept where other blocks follow.
   void run_block(const Part& rows, const Part& cols, bool first, bool keep) {
     const MatrixView<T> a = item_.a.at(rows.begin, block_.first);
     // Rows that are contiguous need no packing where few panels of B come by.
@@ -187,13 +191,38 @@ class Rectangle {
     if (const std::int64_t laid = rows.size / kBlockRows<T> * kBlockRows<T>; packs && laid < rows.size)
       pack_last_rows(a.at(laid, 0), rows.size - laid, block_.k,
                      scratch_ + laid / kBlockRows<T> * layout_.panel_a);
+    // Packed columns of the panel that is number j / kBlockCols: two take turns where none are kept.
+    const auto packed_b = [&](std::int64_t j) {
+      return scratch_ + layout_.b + (keep ? j : j % (2 * kBlockCols<T>)) * block_.k;
+    };
+    const auto panel_at = [&](std::int64_t j) {
+      return Part{cols.begin + j, std::min(kBlockCols<T>, cols.size - j)};
+    };
+    if (first) {
+      const Part panel = panel_at(0);
+      pack_columns(item_.b.at(block_.first, panel.begin), panel.size, block_.k, packed_b(0));
+    }
+    const std::int64_t blocks = ceil_div(rows.size, kBlockRows<T>), turns = block_.k / kTurn + 1;
     std::int64_t done = cols.begin;
     for (std::int64_t j = 0; j < cols.size; j += kBlockCols<T>) {
-      const Part panel = {cols.begin + j, std::min(kBlockCols<T>, cols.size - j)};
-      const bool lays = first && lays_b(rows, panel);
-      T* const b = scratch_ + layout_.b + (keep ? j * block_.k : 0);
-      if (first && !lays) pack_columns(item_.b.at(block_.first, panel.begin), panel.size, block_.k, b);
-      run_panel(rows, panel, cols, packs, b, first);
+      const std::int64_t next_j = j + kBlockCols<T>;
+      const Part panel = panel_at(j);
+      NextPanel<T> next;
+      Ahead<T> ahead;
+      if (next_j < cols.size && first) {
+        const Part other = panel_at(next_j);
+        next = {item_.b.at(block_.first, other.begin), other.size, block_.k, packed_b(next_j), blocks, turns};
+      } else if (next_j < cols.size) {
+        ahead.add(packed_b(next_j), 0, 1, block_.k * kBlockCols<T>, false);
+      }
+      if (block_.completes) {
+        const std::int64_t at = region_.item * g_.stride_c + rows.begin * g_.ldc + panel.begin;
+        if (g_.written != nullptr) ahead.add(g_.written + at, g_.ldc, rows.size, panel.size, true);
+        if (g_.read != nullptr) ahead.add(g_.read + at, g_.ldc, rows.size, panel.size, false);
+      }
+      ahead.spread(blocks * turns);
+      run_panel(rows, panel, cols, packs, packed_b(j), next, ahead);
+      next.finish();
       if (done_ == nullptr || !block_.completes) continue;
       if (const std::int64_t end = panel.begin + panel.size;
           end - done >= kGemmColumns || end == cols.begin + cols.size) {
@@ -203,35 +232,10 @@ class Rectangle {
     }
   }
 
-  bool lays_b(const Part& rows, const Part& panel) const {
-    return item_.b.col == 1 && rows.size >= kBlockRows<T> && panel.size == kBlockCols<T>;
-  }
-
-  // The lines of B that are packed behind `panel`: the next columns', or the next block's first.
-  void ask_for_next_b(const Part& panel, const Part& cols, Ahead<T>& ahead) const {
-    const std::int64_t next_k = block_.first + block_.k, next_col = panel.begin + panel.size;
-    const std::int64_t left = cols.begin + cols.size - next_col;
-    const MatrixView<T> b =
-        left > 0 ? item_.b.at(block_.first, next_col) : item_.b.at(std::min(next_k, g_.k), cols.begin);
-    const std::int64_t k = left > 0 ? block_.k : std::min(kDepth<T>, g_.k - next_k);
-    const std::int64_t width = left > 0 ? std::min(panel.size, left) : panel.size;
-    if (b.col == 1)
-      ahead.add(b.data, b.row, k, width, false);
-    else
-      ahead.add(b.data, b.col, width, k, false);
-  }
-
   // One block of A against one panel of B.
-  void run_panel(const Part& rows, const Part& panel, const Part& cols, bool packed, T* b, bool first) {
-    Ahead<T> ahead;
-    if (first) ask_for_next_b(panel, cols, ahead);
-    if (block_.completes) {
-      const std::int64_t at = region_.item * g_.stride_c + rows.begin * g_.ldc + panel.begin;
-      if (g_.written != nullptr) ahead.add(g_.written + at, g_.ldc, rows.size, panel.size, true);
-      if (g_.read != nullptr) ahead.add(g_.read + at, g_.ldc, rows.size, panel.size, false);
-    }
+  void run_panel(const Part& rows, const Part& panel, const Part& cols, bool packed, const T* b,
+                 NextPanel<T>& next, Ahead<T>& ahead) {
     const std::int64_t blocks = ceil_div(rows.size, kBlockRows<T>);
-    const std::int64_t lines = ceil_div(ahead.lines(), blocks * (block_.k / kTurn + 1));
     // Blocks of rows before this one have their waiting sums in front.
     std::int64_t place = (rows.begin - strip_) / kBlockRows<T> * ceil_div(cols.size, kBlockCols<T>) +
                          (panel.begin - cols.begin) / kBlockCols<T> * blocks;
@@ -245,16 +249,11 @@ class Rectangle {
     for (std::int64_t i = 0; i < rows.size; i += kBlockRows<T>, from += panel_a, ++place) {
       const std::int64_t height = std::min(kBlockRows<T>, rows.size - i);
       Operands<T> operands{{a.data + from, a.row, a.col}, b};
-      operands.ahead = lines > 0 ? &ahead : nullptr;
-      operands.lines = lines;
+      operands.next = next.empty() ? nullptr : &next;
+      operands.ahead = ahead.empty() ? nullptr : &ahead;
       if (packed && panel.begin == cols.begin && height == kBlockRows<T>) {
         operands.panel_a = scratch_ + from;
         operands.a = item_.a.at(rows.begin + i, block_.first);
-      }
-      if (first && i == 0 && lays_b(rows, panel)) {
-        operands.panel_b = b;
-        operands.b = item_.b.at(block_.first, panel.begin).data;
-        operands.b_row = item_.b.row;
       }
       const Sums<T> c{c_panel + (rows.begin + i) * g_.ldc, g_.ldc};
       if (plain && panel.size == kBlockCols<T>) {
@@ -263,6 +262,7 @@ class Rectangle {
       } else {
         run_links(height, panel.size, operands, c, place);
       }
+      next.between();
     }
   }
 
@@ -365,9 +365,9 @@ void gemm_run(const Gemm<T>& g, std::int64_t first, std::int64_t last, void* scr
     Rectangle<T>(g, layout, rectangle(g, plan, first, last), static_cast<T*>(scratch), done).run();
 }
 
-// Two blocks of rows and one panel of columns: at most 13 and 24 KiB.
+// Two blocks of rows, one panel of columns and their sums: at most 31 KiB, a first-level cache.
 double run_register_blocks(float* memory, std::int64_t repeats) {
-  constexpr std::int64_t kHeight = kBlockRows<float>, kWidth = kBlockCols<float>, kLong = 192;
+  constexpr std::int64_t kHeight = kBlockRows<float>, kWidth = kBlockCols<float>, kLong = 128;
   const float* const b = memory;
   const float* const a = b + kWidth * kLong;
   float* const c = memory + (kWidth + 2 * kHeight) * kLong;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "value/cpu/packet.h"
+#include "value/grains.h"
 
 namespace graingrad::cpu {
 
@@ -15,6 +16,10 @@ inline constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
 /// Rows of an operand that are asked for ahead of the one that is copied, since the processor cannot guess
 /// them: few enough not to evict each other where their distance is a multiple of 4 KiB.
 inline constexpr std::int64_t kRowsAhead = 8;
+
+/// Elements of the contraction between two times that a register block asks for what will be read next. All
+/// at once would wait for each other: a first-level cache knows a few dozen misses.
+inline constexpr std::int64_t kTurn = 32;
 
 /// Where p[i] would lie.
 template <class T>
@@ -29,7 +34,7 @@ void prefetch(const T* p, std::int64_t i) {
   __builtin_prefetch(address_of(p, i), Write);
 }
 
-/// Asks for the lines of matrices that come next, a few at a time.
+/// Asks for the lines of matrices that come next, a few a turn.
 template <class T>
 class Ahead {
  public:
@@ -40,23 +45,33 @@ class Ahead {
     parts_[count_++] = {data, row, rows, cols, writes};
     lines_ += rows * ceil_div(cols, kLine<T>);
   }
-  std::int64_t lines() const { return lines_; }
+  /// All lines within so many turns.
+  void spread(std::int64_t turns) { a_turn_ = ceil_div(lines_, turns); }
+  bool empty() const { return count_ == 0; }
 
-  void ask(std::int64_t lines) {
-    for (; lines > 0 && part_ < count_; --lines) {
-      const Part& part = parts_[part_];
-      const std::int64_t i = row_ * part.row + at_;
-      part.writes ? prefetch<1>(part.data, i) : prefetch<0>(part.data, i);
+  void ask() {
+    for (std::int64_t n = a_turn_; n > 0; --n) {
+      if (at_ >= cols_ && !find_row()) return;
+      writes_ ? prefetch<1>(from_, at_) : prefetch<0>(from_, at_);
       at_ += kLine<T>;
-      if (at_ < part.cols) continue;
-      at_ = 0;
-      if (++row_ < part.rows) continue;
-      row_ = 0;
-      ++part_;
     }
   }
 
  private:
+  // The next row, if there is one.
+  bool find_row() {
+    if (part_ == count_) return false;
+    const Part& part = parts_[part_];
+    from_ = part.data + row_ * part.row;
+    at_ = 0;
+    cols_ = part.cols;
+    writes_ = part.writes;
+    if (++row_ < part.rows) return true;
+    row_ = 0;
+    ++part_;
+    return true;
+  }
+
   static constexpr int kMost = 3;
   struct Part {
     const T* data;
@@ -65,7 +80,11 @@ class Ahead {
   };
   Part parts_[kMost];
   int count_ = 0, part_ = 0;
-  std::int64_t lines_ = 0, row_ = 0, at_ = 0;
+  std::int64_t lines_ = 0, a_turn_ = 0, row_ = 0;
+  // The row that is asked for, from at_ on.
+  const T* from_ = nullptr;
+  std::int64_t at_ = 0, cols_ = 0;
+  bool writes_ = false;
 };
 
 }  // namespace graingrad::cpu
