@@ -125,19 +125,15 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
       prefetch<0>(at[0], kColumnsAhead * a_col);
       prefetch<0>(at[0], kColumnsAhead * a_col + Rows - 1);
     }
-    if constexpr (lays_a && runs == Runs::rows) {
-      // As words: copied beside the arithmetic, by other parts of the processor.
-      for_constants<Rows>([&](auto i) {
-        BitsOf<T> word;
-        std::memcpy(&word, element_of_a(i), sizeof(T));
-        std::memcpy(panel_a + i, &word, sizeof(T));
-      });
-    }
-    if constexpr (lays_a) panel_a += Rows;
     for_constants<Rows>([&](auto i) {
       const Real x = P::splat(*element_of_a(i));
+      if constexpr (lays_a && runs == Runs::rows) panel_a[i] = x[0];
       for_constants<Packets>([&](auto p) { sum[i][p] = P::fma(x, of_b[p], sum[i][p]); });
     });
+    if constexpr (lays_a) {
+      prefetch<1>(panel_a, kColumnsAhead * Rows);
+      panel_a += Rows;
+    }
     next_of_a();
   };
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
