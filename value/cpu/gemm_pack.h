@@ -136,7 +136,7 @@ class NextPanel {
 
   /// Behind a register block: transposes what its turns asked for.
   void between() {
-    if (part_ > 0) pack(part_);
+    pack(part_);
     line_ = column_ = 0;
   }
 
@@ -181,8 +181,8 @@ class NextPanel {
 
   void pack(std::int64_t most) {
     const std::int64_t k = std::min(most, k_ - done_);
-    if (k > 0) pack_columns(b_.at(done_, 0), width_, k, to_ + done_ * kBlockCols<T>);
-    done_ += std::max<std::int64_t>(k, 0);
+    pack_columns(b_.at(done_, 0), width_, k, to_ + done_ * kBlockCols<T>);
+    done_ += k;
   }
 
   MatrixView<T> b_{nullptr, 1, 1};

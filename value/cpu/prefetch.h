@@ -17,8 +17,8 @@ inline constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
 /// them: few enough not to evict each other where their distance is a multiple of 4 KiB.
 inline constexpr std::int64_t kRowsAhead = 8;
 
-/// Elements of the contraction between two times that a register block asks for what will be read next. All
-/// at once would wait for each other: a first-level cache knows a few dozen misses.
+/// Elements of the contraction between two times that a register block asks for what will be read next, or
+/// packs a little of it. All at once would wait for each other: a first-level cache knows a few dozen misses.
 inline constexpr std::int64_t kTurn = 32;
 
 /// Where p[i] would lie.
