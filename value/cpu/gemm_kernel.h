@@ -20,9 +20,16 @@ struct Sums {
   std::int64_t row;
 };
 
-/// Columns of A that are asked for ahead of the one that is laid: each begins a line of its own, and takes a
-/// block's rows of arithmetic only.
-inline constexpr std::int64_t kColumnsAhead = 16;
+/// Rows of B's panel that are asked for ahead of the one that is multiplied: they come from the second-level
+/// cache, too late for a block whose neighbour on the core's other half uses that cache as well.
+inline constexpr std::int64_t kPanelAhead = 12;
+
+/// Columns of A that are asked for, into the second-level cache, ahead of the one that is laid: each begins a
+/// line of its own, and takes a block's rows of arithmetic only. The first-level cache would not hold so many
+/// where they are a multiple of 4 KiB apart.
+inline constexpr std::int64_t kColumnsAhead = 24;
+/// Columns of A's panel that are asked for ahead of the one that is written.
+inline constexpr std::int64_t kLaidAhead = 16;
 
 /// What a chain starts from where it does not resume another: every row of its sums.
 template <class T>
@@ -116,22 +123,40 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     });
     next_of_a();
   };
+  // Of rows that are laid, the lines after next: one row's with each element.
+  constexpr bool kLaysRows = lays_a && runs == Runs::rows;
+  constexpr int kRound = kLaysRows ? 16 : static_cast<int>(kTurn);
+  static_assert(Rows <= kRound || !kLaysRows);
+  const T* row_ahead = operands.a.data + 2 * kRound;
   const auto element = [&] {
     Real of_b[Packets];
     for_constants<Packets>([&](auto p) { of_b[p] = P::load(b + p * P::kWidth); });
+    for (std::int64_t j = 0; j < kBlockCols<T>; j += kLine<T>)
+      prefetch<0>(b, kPanelAhead * kBlockCols<T> + j);
     b += kBlockCols<T>;
     if constexpr (lays_a && runs == Runs::columns) {
       std::memcpy(panel_a, at[0], Rows * sizeof(T));
-      prefetch<0>(at[0], kColumnsAhead * a_col);
-      prefetch<0>(at[0], kColumnsAhead * a_col + Rows - 1);
+      for (const int last : {0, Rows - 1}) {
+        prefetch<0>(at[0], kRowsAhead * a_col + last);
+        prefetch<0, 2>(at[0], kColumnsAhead * a_col + last);
+      }
     }
     for_constants<Rows>([&](auto i) {
-      const Real x = P::splat(*element_of_a(i));
-      if constexpr (lays_a && runs == Runs::rows) panel_a[i] = x[0];
+      Real x = P::splat(*element_of_a(i));
+      if constexpr (kLaysRows) {
+        // Spread by the load itself: GCC would read one element and spread it by an instruction, for which
+        // an Intel core has the port of half its multiply-adds.
+        asm("" : "+v"(x));
+        panel_a[i] = x[0];
+      }
       for_constants<Packets>([&](auto p) { sum[i][p] = P::fma(x, of_b[p], sum[i][p]); });
     });
+    if constexpr (kLaysRows) {
+      prefetch<0>(row_ahead, 0);
+      row_ahead += a_row;
+    }
     if constexpr (lays_a) {
-      prefetch<1>(panel_a, kColumnsAhead * Rows);
+      prefetch<1>(panel_a, kLaidAhead * Rows);
       panel_a += Rows;
     }
     next_of_a();
@@ -140,7 +165,7 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
   // together) and where its rows of A begin (panels follow each other). Rows that are laid are read for the
   // first time: more of each, until the processor guesses on. Where the contraction is short, two rows at a
   // time, so that all are asked for before it ends.
-  constexpr int kLinesOfA = lays_a ? 8 : 2;
+  constexpr int kLinesOfA = 2;
   const int at_once = chains.size() == 1 && chains[0].k < Rows * kTurn ? 2 : 1;
   int asked = Rows;
   const auto ask = [&] {
@@ -174,7 +199,10 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     std::int64_t left = chain.k - (E == Ends::rising ? Rows - 1 : 0);
     if constexpr (asks) {
       for (; left >= kTurn; left -= kTurn) {
-        for (int j = 0; j < kTurn; ++j) element();
+        for (int i = 0; i < kTurn; i += kRound) {
+          for (int j = 0; j < kRound; ++j) element();
+          if constexpr (kLaysRows) row_ahead += kRound * (1 - a_row);
+        }
         ask();
       }
     }
