@@ -123,11 +123,11 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     });
     next_of_a();
   };
-  // Of rows that are laid, the lines after next: one row's with each element.
+  // Of rows that are laid, the lines after next: one row's with each element. Counted from `a`'s first.
   constexpr bool kLaysRows = lays_a && runs == Runs::rows;
   constexpr int kRound = kLaysRows ? 16 : static_cast<int>(kTurn);
   static_assert(Rows <= kRound || !kLaysRows);
-  const T* row_ahead = operands.a.data + 2 * kRound;
+  std::int64_t row_ahead = 2 * kRound;
   const auto element = [&] {
     Real of_b[Packets];
     for_constants<Packets>([&](auto p) { of_b[p] = P::load(b + p * P::kWidth); });
@@ -152,7 +152,7 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
       for_constants<Packets>([&](auto p) { sum[i][p] = P::fma(x, of_b[p], sum[i][p]); });
     });
     if constexpr (kLaysRows) {
-      prefetch<0>(row_ahead, 0);
+      prefetch<0>(operands.a.data, row_ahead);
       row_ahead += a_row;
     }
     if constexpr (lays_a) {
@@ -162,9 +162,8 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     next_of_a();
   };
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
-  // together) and where its rows of A begin (panels follow each other). Rows that are laid are read for the
-  // first time: more of each, until the processor guesses on. Where the contraction is short, two rows at a
-  // time, so that all are asked for before it ends.
+  // together) and where its rows of A begin (panels follow each other). Where the contraction is
+  // short, two rows at a time, so that all are asked for before it ends.
   constexpr int kLinesOfA = 2;
   const int at_once = chains.size() == 1 && chains[0].k < Rows * kTurn ? 2 : 1;
   int asked = Rows;
@@ -206,6 +205,7 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
         ask();
       }
     }
+    if constexpr (kLaysRows) row_ahead += left * (1 - a_row);
     for (; left > 0; --left) element();
     if constexpr (E == Ends::falling)
       for_constants<Rows - 1>([&](auto i) { meet(kConstant<i + 1>, kConstant<Rows>); });
