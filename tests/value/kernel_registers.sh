@@ -4,19 +4,17 @@
 # their upper halves in use, but for those that pass vectors.
 set -eu
 listing=$("$1" --disassemble --demangle --no-show-raw-insn "$2" | awk '
-  / <.*>:$/ { name = ""; if (/ register_block<|::register_block</) { name = $0; ++blocks } }
-  name != "" && /[yz]mm/ && /\(%r[sb]p/ { print name; print }
-  END { print "blocks: " blocks + 0 }')
-case $listing in
-  "blocks: 0") echo "$2 has no register_block: this check would see nothing"; exit 1 ;;
-  blocks:*) ;;
-  *) printf 'vector registers go through the stack:\n%s\n' "$listing"; exit 1 ;;
-esac
-listing=$("$1" --disassemble --demangle --no-show-raw-insn "$2" | awk '
-  function judge() { if (uses && !clears && returns && name !~ /__vector|::Real|::Bits/) print name; uses = clears = returns = 0 }
-  / <.*>:$/ { judge(); name = $0 }
-  /%[yz]mm([0-9]|1[0-5])([^0-9]|$)/ { uses = 1; ++seen }
+  function judge() {
+    if (whole && !clears && returns && name !~ /__vector|::Real|::Bits/) print "leaves upper halves in use: " name
+    whole = clears = returns = 0
+  }
+  / <.*>:$/ { judge(); name = $0; block = / register_block<|::register_block</; blocks += block; next }
+  block && /[yz]mm/ && /\(%r[sb]p/ { print "a vector register goes through the stack: " name; print }
+  /%[yz]mm([0-9]|1[0-5])([^0-9]|$)/ { whole = seen = 1 }
   /vzeroupper/ { clears = 1 }
   /\tret/ { returns = 1 }
-  END { judge(); if (!seen) print "no function with whole registers: this check would see nothing" }')
-[ -z "$listing" ] || { printf 'upper halves of vector registers are left in use:\n%s\n' "$listing"; exit 1; }
+  END {
+    judge()
+    if (!blocks || !seen) print "no register_block, or no function with whole registers: this check would see nothing"
+  }')
+[ -z "$listing" ] || { printf '%s:\n%s\n' "$2" "$listing"; exit 1; }

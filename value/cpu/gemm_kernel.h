@@ -123,7 +123,8 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     });
     next_of_a();
   };
-  // Of rows that are laid, the lines after next: one row's with each element. Counted from `a`'s first.
+  // Of rows that are laid, the line after next is asked for: one row's with each element, from the first row
+  // on again after kRound of them. Counted from `a`'s first element.
   constexpr bool kLaysRows = lays_a && runs == Runs::rows;
   constexpr int kRound = kLaysRows ? 16 : static_cast<int>(kTurn);
   static_assert(Rows <= kRound || !kLaysRows);
@@ -161,9 +162,13 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     }
     next_of_a();
   };
+  const auto elements = [&](std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) element();
+    if constexpr (kLaysRows) row_ahead += n * (1 - a_row);
+  };
   // A few lines of what comes next: in the usual order of blocks, the next one's rows of C (other sums lie
-  // together) and where its rows of A begin (panels follow each other). Where the contraction is
-  // short, two rows at a time, so that all are asked for before it ends.
+  // together) and where its rows of A begin (panels follow each other). Where the contraction is short, two
+  // rows at a time, so that all are asked for before it ends.
   constexpr int kLinesOfA = 2;
   const int at_once = chains.size() == 1 && chains[0].k < Rows * kTurn ? 2 : 1;
   int asked = Rows;
@@ -198,15 +203,11 @@ template <class T, int Rows, int Packets, Runs runs, Ends E, bool asks, bool lay
     std::int64_t left = chain.k - (E == Ends::rising ? Rows - 1 : 0);
     if constexpr (asks) {
       for (; left >= kTurn; left -= kTurn) {
-        for (int i = 0; i < kTurn; i += kRound) {
-          for (int j = 0; j < kRound; ++j) element();
-          if constexpr (kLaysRows) row_ahead += kRound * (1 - a_row);
-        }
+        for (int i = 0; i < kTurn; i += kRound) elements(kRound);
         ask();
       }
     }
-    if constexpr (kLaysRows) row_ahead += left * (1 - a_row);
-    for (; left > 0; --left) element();
+    elements(left);
     if constexpr (E == Ends::falling)
       for_constants<Rows - 1>([&](auto i) { meet(kConstant<i + 1>, kConstant<Rows>); });
     const Sums<T>* others = chain.others;
