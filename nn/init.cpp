@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 
 #include "value/cpu/math.h"
 #include "value/philox.h"
@@ -34,14 +33,6 @@ double lower_tail(double p) {
   return polynomial(kTailNumerator, q) / polynomial(kTailDenominator, q);
 }
 
-// values[i] = the normal number of element first + i. With an instruction for std::fma where there is one: as
-// a call, a hundred million numbers take most of a minute.
-[[gnu::target_clones("fma", "default"), gnu::flatten]] void draw(std::uint64_t seed, std::uint64_t stream,
-                                                                 std::uint64_t first,
-                                                                 std::span<double> values) {
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = normal(seed, stream, first + i);
-}
-
 template <class T>
 void fill(std::span<T> values, const ParameterDescription& description, std::uint64_t seed) {
   switch (description.init.kind) {
@@ -55,13 +46,8 @@ void fill(std::span<T> values, const ParameterDescription& description, std::uin
       break;
   }
   const std::uint64_t stream = stream_of(description.name);
-  double drawn[1024];
-  for (std::size_t first = 0; first < values.size(); first += std::size(drawn)) {
-    const std::span<double> some(drawn, std::min(std::size(drawn), values.size() - first));
-    draw(seed, stream, first, some);
-    for (std::size_t i = 0; i < some.size(); ++i)
-      values[first + i] = static_cast<T>(description.init.scale * some[i]);
-  }
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<T>(description.init.scale * normal(seed, stream, i));
 }
 
 }  // namespace
